@@ -1,0 +1,1 @@
+//! A Raft node: ordered Ready handling, pipelined log writes, linearizable reads and peer transport for any state machine.

@@ -1,0 +1,1 @@
+//! HarmonyDB: the server library.

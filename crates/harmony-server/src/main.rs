@@ -1,0 +1,3 @@
+//! The `harmony` program.
+
+fn main() {}

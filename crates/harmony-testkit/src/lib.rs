@@ -1,0 +1,1 @@
+//! Clusters under test: in process and as real processes, with kills, partitions and checkers.

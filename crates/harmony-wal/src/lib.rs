@@ -1,0 +1,1 @@
+//! A segmented, CRC-checked write-ahead log with group commit that tells a torn tail from corruption.
