@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 /// A key with its value and history numbers, in the field numbers of etcd's `mvccpb.KeyValue`: the stored and hashed
 /// form.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct KeyValue {
     /// The key; never empty.
     #[prost(bytes = "bytes", tag = "1")]
@@ -39,7 +39,7 @@ pub enum EventType {
 }
 
 /// One change of one key, in the field numbers of etcd's `mvccpb.Event`.
-#[derive(Clone, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
 pub struct Event {
     /// Put or delete.
     #[prost(enumeration = "EventType", tag = "1")]
