@@ -98,7 +98,7 @@ pub trait FileSystem: Send + Sync {
     /// What the system reports.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
-    /// Names of the files (not directories) in a directory, sorted.
+    /// Names of the files (not directories) in a directory, without the directory's path, sorted.
     ///
     /// # Errors
     /// What the system reports.
