@@ -1,16 +1,29 @@
 //! The command line: one subcommand a file. `serve` is the server; the others are clients of any etcd-compatible
 //! endpoint, or tools that work on files.
 
+mod del;
+mod get;
+mod keys;
+mod members;
+mod put;
 pub(crate) mod serve;
+mod status;
+mod txn;
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::client::{ClientArgs, ClientError, error};
+
+use keys::{KeyArgs, bytes_of};
+
 /// A replicated, linearizable, transactional key-value database with the etcd v3 API.
 #[derive(Debug, Parser)]
 #[command(name = "harmony", version, about, propagate_version = true, arg_required_else_help = true)]
 pub struct Cli {
+    #[command(flatten)]
+    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -19,7 +32,18 @@ pub struct Cli {
 enum Command {
     /// Run a server.
     Serve(Box<serve::ServeArgs>),
-    // Client commands follow: one variant each, its arguments and `run` in `cli/NAME.rs`.
+    /// Write a key.
+    Put(put::PutArgs),
+    /// Read a key or a range of keys.
+    Get(get::GetArgs),
+    /// Delete a key or a range of keys.
+    Del(del::DelArgs),
+    /// Run a transaction from standard input.
+    Txn(txn::TxnArgs),
+    /// Show what each endpoint says of itself.
+    Status(status::StatusArgs),
+    /// Show the members of the cluster.
+    Members(members::MembersArgs),
 }
 
 impl Cli {
@@ -27,8 +51,21 @@ impl Cli {
     /// standard error.
     #[must_use]
     pub fn run(self) -> ExitCode {
-        match self.command {
-            Command::Serve(args) => serve::run(*args),
-        }
+        let early = self.client;
+        let result = match self.command {
+            Command::Serve(args) => match early.first_given() {
+                None => return serve::run(*args),
+                Some(flag) => {
+                    Err(ClientError::Usage(format!("{flag} is an option of clients, not of serve")))
+                }
+            },
+            Command::Put(args) => put::run(args, early),
+            Command::Get(args) => get::run(args, early),
+            Command::Del(args) => del::run(args, early),
+            Command::Txn(args) => txn::run(args, early),
+            Command::Status(args) => status::run(args, early),
+            Command::Members(args) => members::run(args, early),
+        };
+        error::finish(result)
     }
 }

@@ -3,6 +3,8 @@
 //! Reading order:
 //! 1. [`cli`]: the command line.
 //! 2. [`proto`]: the wire protocol.
+//! 3. `client`: the client that the command line uses.
 
 pub mod cli;
+mod client;
 pub mod proto;

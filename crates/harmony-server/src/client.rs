@@ -1,0 +1,161 @@
+//! A small client of any etcd-compatible endpoint, for the command line: options, connecting, and who may be asked twice.
+//!
+//! Reading order: [`args`] (the options every client command has), [`endpoint`], this file (connect and call), then
+//! what the commands print: [`output`], [`json`], [`table`].
+
+pub(crate) mod args;
+pub(crate) mod endpoint;
+pub(crate) mod error;
+pub(crate) mod json;
+pub(crate) mod output;
+pub(crate) mod table;
+
+use std::time::Duration;
+
+use tonic::transport::Channel;
+use tonic::{Code, Response, Status};
+
+use crate::proto::etcdserverpb::cluster_client::ClusterClient;
+use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+
+pub(crate) use args::ClientArgs;
+pub(crate) use endpoint::Endpoint;
+pub(crate) use error::ClientError;
+pub(crate) use output::Output;
+
+/// The endpoints of one cluster and how long to wait for them.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    endpoints: Vec<Endpoint>,
+    dial_timeout: Duration,
+    command_timeout: Duration,
+}
+
+impl Client {
+    /// A client of these endpoints; connects with the first call. There is at least one endpoint.
+    pub(crate) fn new(endpoints: Vec<Endpoint>, dial_timeout: Duration, command_timeout: Duration) -> Self {
+        assert!(!endpoints.is_empty(), "a client needs an endpoint");
+        Self { endpoints, dial_timeout, command_timeout }
+    }
+
+    /// The endpoints, in the order in which they are tried.
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
+    /// A client of one of the endpoints only.
+    pub(crate) fn only(&self, endpoint: &Endpoint) -> Self {
+        Self { endpoints: vec![endpoint.clone()], ..self.clone() }
+    }
+
+    /// Makes a call that changes nothing. An endpoint that does not answer, or says that it is unavailable, is followed
+    /// by the next one.
+    ///
+    /// # Errors
+    /// [`ClientError::Unreachable`] when none could be connected; else the answer of the last endpoint asked.
+    pub(crate) async fn read<T>(
+        &self,
+        call: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, ClientError> {
+        let mut unreachable = Vec::new();
+        let mut last = None;
+        for endpoint in &self.endpoints {
+            let channel = match self.connect(endpoint).await {
+                Ok(channel) => channel,
+                Err(reason) => {
+                    unreachable.push(format!("{endpoint}: {reason}"));
+                    continue;
+                }
+            };
+            match self.answer(endpoint, false, call(channel)).await {
+                Err(error) if error.another_may_answer() => last = Some(error),
+                done => return done,
+            }
+        }
+        Err(last.unwrap_or(ClientError::Unreachable(unreachable.join("; "))))
+    }
+
+    /// Makes a call that may change something. The next endpoint is tried only while nothing was sent: once sent, the
+    /// outcome of a write that was not answered is unknown, and sending it again could apply it twice.
+    ///
+    /// # Errors
+    /// As [`Client::read`].
+    pub(crate) async fn write<T>(
+        &self,
+        call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+    ) -> Result<T, ClientError> {
+        let mut unreachable = Vec::new();
+        for endpoint in &self.endpoints {
+            match self.connect(endpoint).await {
+                Ok(channel) => return self.answer(endpoint, true, call(channel)).await,
+                Err(reason) => unreachable.push(format!("{endpoint}: {reason}")),
+            }
+        }
+        Err(ClientError::Unreachable(unreachable.join("; ")))
+    }
+
+    /// A connection, or the reason why there is none in words.
+    async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, String> {
+        let dial = endpoint.transport().connect_timeout(self.dial_timeout).tcp_nodelay(true);
+        match tokio::time::timeout(self.dial_timeout, dial.connect()).await {
+            Ok(Ok(channel)) => Ok(channel),
+            Ok(Err(error)) => Err(error::innermost(&error)),
+            Err(_) => Err(format!("no connection within {:?}", self.dial_timeout)),
+        }
+    }
+
+    async fn answer<T>(
+        &self,
+        endpoint: &Endpoint,
+        write: bool,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, ClientError> {
+        match tokio::time::timeout(self.command_timeout, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(ClientError::from_status(endpoint, write, &status)),
+            Err(_) => Err(ClientError::Timeout {
+                endpoint: endpoint.to_string(),
+                after: self.command_timeout,
+                write,
+            }),
+        }
+    }
+}
+
+impl ClientError {
+    /// Whether a call that changes nothing should go to the next endpoint.
+    fn another_may_answer(&self) -> bool {
+        matches!(
+            self,
+            Self::Timeout { .. } | Self::Lost { .. } | Self::Refused { code: Code::Unavailable, .. }
+        )
+    }
+}
+
+/// The KV service over a connection, with no limit on the size of an answer: the user asked for it.
+pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
+    KvClient::new(channel).max_decoding_message_size(usize::MAX)
+}
+
+/// The maintenance service over a connection.
+pub(crate) fn maintenance(channel: Channel) -> MaintenanceClient<Channel> {
+    MaintenanceClient::new(channel)
+}
+
+/// The cluster service over a connection.
+pub(crate) fn cluster(channel: Channel) -> ClusterClient<Channel> {
+    ClusterClient::new(channel)
+}
+
+/// Runs a command's future to its end on this thread.
+///
+/// # Errors
+/// What the command returns, or that the system gives no event queue.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T, ClientError>>) -> Result<T, ClientError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| ClientError::Io { action: "start the event loop", source })?
+        .block_on(future)
+}

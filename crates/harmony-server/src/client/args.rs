@@ -1,0 +1,146 @@
+//! The options that every client command has. They may stand before the command's name, too, as with `etcdctl`; what
+//! stands behind the name wins, and a flag wins over the environment.
+
+use std::env;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::{Client, ClientError, Endpoint, Output};
+
+const ENDPOINTS_DEFAULT: &str = "127.0.0.1:2379";
+const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+const DIAL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// Options of a client. All are optional here; [`ClientArgs::client`] fills in environment and defaults.
+#[derive(Args, Clone, Debug, Default)]
+#[command(next_help_heading = "Client options")]
+pub(crate) struct ClientArgs {
+    /// Servers to ask, tried in this order [env: HARMONY_ENDPOINTS] [default: 127.0.0.1:2379]
+    #[arg(long, value_name = "HOST:PORT,...")]
+    endpoints: Vec<String>,
+
+    /// How long to wait for an answer [env: HARMONY_COMMAND_TIMEOUT] [default: 5s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    command_timeout: Option<Duration>,
+
+    /// How long to wait for a connection [env: HARMONY_DIAL_TIMEOUT] [default: 2s]
+    #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
+    dial_timeout: Option<Duration>,
+
+    /// Print the answer as JSON: keys and values in base64, as etcdctl does
+    #[arg(long)]
+    json: bool,
+
+    /// Print keys and values as \xNN bytes
+    #[arg(long)]
+    hex: bool,
+}
+
+impl ClientArgs {
+    /// These options, with `earlier` ones (from before the command's name) where this has none.
+    pub(crate) fn or(self, earlier: Self) -> Self {
+        Self {
+            endpoints: if self.endpoints.is_empty() { earlier.endpoints } else { self.endpoints },
+            command_timeout: self.command_timeout.or(earlier.command_timeout),
+            dial_timeout: self.dial_timeout.or(earlier.dial_timeout),
+            json: self.json || earlier.json,
+            hex: self.hex || earlier.hex,
+        }
+    }
+
+    /// The first option that was given, for a command that is no client.
+    pub(crate) fn first_given(&self) -> Option<&'static str> {
+        let given = [
+            (!self.endpoints.is_empty(), "--endpoints"),
+            (self.command_timeout.is_some(), "--command-timeout"),
+            (self.dial_timeout.is_some(), "--dial-timeout"),
+            (self.json, "--json"),
+            (self.hex, "--hex"),
+        ];
+        given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
+    }
+
+    /// The client that these options, the environment and the defaults describe.
+    ///
+    /// # Errors
+    /// [`ClientError::Usage`] for an endpoint or a duration that cannot be read.
+    pub(crate) fn client(&self) -> Result<Client, ClientError> {
+        let endpoints = if self.endpoints.is_empty() {
+            variable("HARMONY_ENDPOINTS").unwrap_or_else(|| ENDPOINTS_DEFAULT.to_owned())
+        } else {
+            self.endpoints.join(",")
+        };
+        let endpoints = Endpoint::parse_list(&endpoints).map_err(ClientError::Usage)?;
+        let dial = duration(self.dial_timeout, "HARMONY_DIAL_TIMEOUT", DIAL_TIMEOUT_DEFAULT)?;
+        let command = duration(self.command_timeout, "HARMONY_COMMAND_TIMEOUT", COMMAND_TIMEOUT_DEFAULT)?;
+        Ok(Client::new(endpoints, dial, command))
+    }
+
+    /// How to print.
+    pub(crate) fn output(&self) -> Output {
+        Output { json: self.json, hex: self.hex }
+    }
+}
+
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+fn duration(flag: Option<Duration>, name: &str, default: Duration) -> Result<Duration, ClientError> {
+    match (flag, variable(name)) {
+        (Some(flag), _) => Ok(flag),
+        (None, Some(text)) => {
+            parse_duration(&text).map_err(|reason| ClientError::Usage(format!("{name}: {reason}")))
+        }
+        (None, None) => Ok(default),
+    }
+}
+
+/// Reads a duration: a number and `ms`, `s`, `m` or `h`, such as `500ms` or `1.5s`. Zero is refused.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is no duration, expected one like 500ms, 5s, 1m");
+    let unit_at = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let seconds = match unit {
+        "ms" => 0.001,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    match Duration::try_from_secs_f64(number * seconds) {
+        Ok(duration) if !duration.is_zero() => Ok(duration),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_unit() {
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        for wrong in ["5", "", "s", "0s", "-1s", "1d", "1e99h", "..s"] {
+            assert!(parse_duration(wrong).unwrap_err().contains("expected one like"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn options_behind_the_command_win() {
+        let early = ClientArgs { endpoints: vec!["a:1".into()], json: true, ..ClientArgs::default() };
+        let late = ClientArgs { endpoints: vec!["b:2".into(), "c:3".into()], ..ClientArgs::default() };
+        let merged = late.or(early.clone());
+        assert_eq!((merged.client().unwrap().endpoints().len(), merged.output().json), (2, true));
+        assert_eq!(early.first_given(), Some("--endpoints"));
+        assert_eq!(ClientArgs::default().first_given(), None);
+    }
+}
