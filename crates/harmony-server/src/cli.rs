@@ -1,6 +1,7 @@
 //! The command line: one subcommand a file. `serve` is the server; the others are clients of any etcd-compatible
 //! endpoint, or tools that work on files.
 
+mod bench;
 mod del;
 mod get;
 mod keys;
@@ -44,6 +45,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the members of the cluster.
     Members(members::MembersArgs),
+    /// Measure an endpoint.
+    Bench(bench::BenchArgs),
 }
 
 impl Cli {
@@ -65,6 +68,7 @@ impl Cli {
             Command::Txn(args) => txn::run(args, early),
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),
+            Command::Bench(args) => bench::run(args, early),
         };
         error::finish(result)
     }

@@ -49,6 +49,16 @@ impl Client {
         Self { endpoints: vec![endpoint.clone()], ..self.clone() }
     }
 
+    /// How long one call may take once connected.
+    pub(crate) fn command_timeout(&self) -> Duration {
+        self.command_timeout
+    }
+
+    /// How long connecting to one endpoint may take.
+    pub(crate) fn dial_timeout(&self) -> Duration {
+        self.dial_timeout
+    }
+
     /// Makes a call that changes nothing. An endpoint that does not answer, or says that it is unavailable, is followed
     /// by the next one.
     ///

@@ -50,6 +50,11 @@ impl Endpoint {
         Ok(endpoints)
     }
 
+    /// `host:port`.
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
     /// As tonic wants it.
     pub(crate) fn transport(&self) -> tonic::transport::Endpoint {
         let uri = Uri::builder()
