@@ -2,12 +2,13 @@
 
 mod contract;
 mod edges;
+mod reasons;
 
 use std::error::Error;
 use std::fs;
 use std::path::PathBuf;
 
-use cargo_metadata::MetadataCommand;
+use cargo_metadata::{Metadata, MetadataCommand};
 
 use crate::step::{Step, run_all};
 use crate::suite;
@@ -16,9 +17,11 @@ use crate::suite;
 const PHASES: [&str; 6] =
     ["harmony-types", "harmony-wal", "harmony-storage", "harmony-node", "harmony-testkit", "harmony-server"];
 
+const REASONS: &str = "docs/dependencies.md";
+
 const GOLDEN: &str = "crates/harmony-types/contract.golden";
 
-/// Checks the edges, the contract, and that each phase builds alone with every public item documented; with `tests`,
+/// Checks the edges, that each dependency has its reason, the contract, and that each phase builds alone with every public item documented; with `tests`,
 /// also that each phase passes its tests alone.
 ///
 /// # Errors
@@ -26,6 +29,7 @@ const GOLDEN: &str = "crates/harmony-types/contract.golden";
 pub(crate) fn run(tests: bool) -> Result<(), Box<dyn Error>> {
     let mut steps = vec![
         Step::new("dependencies point one way", "cargo xtask phase-check --no-tests", check_edges),
+        Step::new("dependencies have reasons", "cargo xtask phase-check --no-tests", check_reasons),
         Step::new("the contract is frozen", "cargo xtask phase-check --no-tests", check_contract),
     ];
     for phase in PHASES {
@@ -50,9 +54,22 @@ pub(crate) fn bless() -> Result<(), Box<dyn Error>> {
 }
 
 fn check_edges() -> Result<(), Box<dyn Error>> {
-    let metadata = MetadataCommand::new().current_dir(crate::root()?).no_deps().exec()?;
-    let wrong = edges::check(&metadata);
-    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n").into()) }
+    none_wrong("", &edges::check(&metadata()?))
+}
+
+fn check_reasons() -> Result<(), Box<dyn Error>> {
+    let document =
+        fs::read_to_string(crate::root()?.join(REASONS)).map_err(|error| format!("{REASONS}: {error}"))?;
+    none_wrong(&format!("{REASONS}: "), &reasons::check(&document, &metadata()?))
+}
+
+fn metadata() -> Result<Metadata, Box<dyn Error>> {
+    Ok(MetadataCommand::new().current_dir(crate::root()?).no_deps().exec()?)
+}
+
+fn none_wrong(place: &str, wrong: &[String]) -> Result<(), Box<dyn Error>> {
+    let lines: Vec<String> = wrong.iter().map(|line| format!("{place}{line}")).collect();
+    if lines.is_empty() { Ok(()) } else { Err(lines.join("\n").into()) }
 }
 
 fn check_contract() -> Result<(), Box<dyn Error>> {

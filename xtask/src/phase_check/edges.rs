@@ -59,7 +59,7 @@ fn place(name: &str) -> Option<usize> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::fmt::Write as _;
 
     use cargo_metadata::MetadataCommand;
@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     /// A workspace from lines `from -> to [kind] [requirement]`; kind is `normal`, `dev` or `build`.
-    fn made_up(edges: &[&str]) -> Metadata {
+    pub(in crate::phase_check) fn made_up(edges: &[&str]) -> Metadata {
         let mut packages: Vec<(String, Vec<String>)> = Vec::new();
         for edge in edges {
             let (from, rest) = edge.split_once(" -> ").unwrap();
