@@ -1,0 +1,64 @@
+//! Runs a program to its end and keeps all that it said.
+
+#![allow(dead_code, reason = "every test uses a part of it")]
+
+use std::ffi::OsStr;
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+/// The program under test.
+pub(crate) const HARMONY: &str = env!("CARGO_BIN_EXE_harmony");
+
+/// What a program said, and how it ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+impl Said {
+    /// Checks that it succeeded and said exactly this on standard output, and nothing on standard error.
+    #[track_caller]
+    pub(crate) fn prints(&self, out: &str) {
+        assert_eq!((self.out.as_str(), self.err.as_str(), self.code), (out, "", Some(0)));
+    }
+
+    /// Checks that it succeeded, and returns its standard output.
+    #[track_caller]
+    pub(crate) fn succeeds(&self) -> &str {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        &self.out
+    }
+
+    /// Checks that it failed with this code, said nothing on standard output, and began with these words.
+    #[track_caller]
+    pub(crate) fn fails(&self, code: i32, err: &str) {
+        assert_eq!((self.code, self.out.as_str()), (Some(code), ""), "{self:?}");
+        assert!(self.err.starts_with(err), "expected {err:?}, found {:?}", self.err);
+    }
+}
+
+/// Runs a program with this standard input, without the settings of whoever runs the tests.
+pub(crate) fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, input: &str) -> Said {
+    let mut command = Command::new(program);
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("HARMONY_") || name.starts_with("ETCDCTL_"))
+    {
+        command.env_remove(name);
+    }
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+    let mut stdin = child.stdin.take().expect("a pipe");
+    // A program that does not read its input has closed it: not the test's concern.
+    drop(stdin.write_all(input.as_bytes()));
+    drop(stdin);
+    let output = child.wait_with_output().expect("a child's output");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+/// Runs `harmony` with arguments that have no spaces in them.
+pub(crate) fn harmony(args: &str) -> Said {
+    run(HARMONY, args.split_whitespace(), "")
+}
