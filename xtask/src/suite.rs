@@ -23,7 +23,7 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     let tests = if has_nextest() {
         cargo(&["nextest", "run", "--workspace", "--no-fail-fast"], &mut totals)
     } else {
-        cargo(&["test", "--workspace", "--all-targets", "--no-fail-fast"], &mut totals)
+        cargo(&["test", "--workspace", "--tests", "--examples", "--no-fail-fast"], &mut totals)
     };
     println!("\ntests: {} passed, {} failed, {} ignored", totals.passed, totals.failed, totals.ignored);
     match (documents, tests) {
