@@ -1,0 +1,84 @@
+//! Commands to outcomes: the only place where the replicated state changes. No clock, no randomness: the same entries on
+//! the same state give the same state and the same outcomes on every member.
+
+use harmony_types::command::PublishMember;
+use harmony_types::{
+    Command, CommandKind, Entry, EntryType, Member, NodeId, Outcome, OutcomeKind, Refusal, Role, StorageError,
+};
+use prost::Message as _;
+
+use crate::batch::Batch;
+use crate::mvcc::{OpError, compact, txn, write};
+
+/// Applies one entry to `batch`. Entries of a membership change, and the empty one of a new leader, change nothing.
+///
+/// # Errors
+/// [`StorageError::CorruptRecord`] for a command that this release cannot read: skipping it would make this member differ
+/// from the others. Else this machine failed.
+pub(crate) fn entry(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
+    if entry.entry_type != EntryType::Normal || entry.data.is_empty() {
+        return Ok(Outcome { revision: batch.progress.revision.as_i64(), kind: None });
+    }
+    let unreadable = |reason: String| StorageError::CorruptRecord {
+        place: format!("log entry {}, term {}", entry.index, entry.term),
+        reason,
+    };
+    let command = Command::decode(entry.data.clone())
+        .map_err(|error| unreadable(format!("the command cannot be decoded: {error}")))?;
+    let Some(kind) = command.kind else {
+        return Err(unreadable("a command of a kind that this release does not know".to_owned()));
+    };
+    let done = run(batch, &kind);
+    let revision = batch.end_command().as_i64();
+    match done {
+        Ok(kind) => Ok(Outcome { revision, kind: Some(kind) }),
+        Err(OpError::Refused(refusal)) => Ok(Outcome::refused(revision, refusal)),
+        Err(OpError::Failed(error)) => Err(error),
+    }
+}
+
+/// Runs a command. A refusal comes before its first write.
+fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
+    const INVALID: OpError = OpError::Refused(Refusal::Invalid);
+    match kind {
+        CommandKind::Put(put) => {
+            put.validate().map_err(|_| INVALID)?;
+            write::check_put(batch, put)?;
+            Ok(OutcomeKind::Put(write::put(batch, put)?))
+        }
+        CommandKind::DeleteRange(delete) => {
+            delete.validate().map_err(|_| INVALID)?;
+            Ok(OutcomeKind::DeleteRange(write::delete_range(batch, delete)?))
+        }
+        CommandKind::Txn(request) => Ok(OutcomeKind::Txn(txn::txn(batch, request)?)),
+        CommandKind::Compact(request) => {
+            compact::compact(&mut batch.progress, request.revision)?;
+            Ok(OutcomeKind::Compact(request.revision))
+        }
+        CommandKind::PublishMember(member) => Ok(OutcomeKind::PublishMember(publish_member(batch, member))),
+    }
+}
+
+/// Takes a member's name and addresses in; false when there is no such member (any more).
+fn publish_member(batch: &mut Batch, published: &PublishMember) -> bool {
+    let Some(id) = NodeId::new(published.id) else { return false };
+    if !batch.membership().contains(id) {
+        return false;
+    }
+    let mut membership = batch.membership().clone();
+    let role = if membership.is_voter(id) { Role::Voter } else { Role::Learner };
+    let member = membership.members.entry(id).or_insert_with(|| Member {
+        id,
+        name: String::new(),
+        peer_urls: Vec::new(),
+        client_urls: Vec::new(),
+        role,
+    });
+    member.name.clone_from(&published.name);
+    member.client_urls.clone_from(&published.client_urls);
+    if !published.peer_urls.is_empty() {
+        member.peer_urls.clone_from(&published.peer_urls);
+    }
+    batch.set_membership(membership);
+    true
+}

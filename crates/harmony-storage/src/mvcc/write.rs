@@ -1,0 +1,85 @@
+//! Put and delete. What can be refused was checked before: from here on only this machine can fail.
+
+use bytes::Bytes;
+use harmony_types::txn::{DeleteRange, DeleteRangeOutcome, Put, PutOutcome};
+use harmony_types::{KeyValue, Refusal, StorageError};
+
+use super::{At, OpError, history};
+use crate::batch::Batch;
+use crate::tree::NEXT;
+use crate::tree::record::{Version, VersionBuf};
+
+/// Whether `put` can run on the state of `batch`.
+///
+/// # Errors
+/// [`Refusal::KeyNotFound`], [`Refusal::LeaseNotFound`].
+pub(crate) fn check_put(batch: &Batch, put: &Put) -> Result<(), OpError> {
+    if put.ignore_value || put.ignore_lease {
+        let mut exists = false;
+        history::live_version(batch, &put.key, At::Newest, &mut |_| {
+            exists = true;
+            Ok(())
+        })?;
+        if !exists {
+            return Err(OpError::Refused(Refusal::KeyNotFound));
+        }
+    }
+    // There are no leases yet, so none can be attached.
+    if put.lease != 0 { Err(OpError::Refused(Refusal::LeaseNotFound)) } else { Ok(()) }
+}
+
+/// Writes one key.
+///
+/// # Errors
+/// This machine failed.
+pub(crate) fn put(batch: &mut Batch, put: &Put) -> Result<PutOutcome, StorageError> {
+    let before = batch.before(&put.key)?;
+    let live = before.as_ref().filter(|before| before.live);
+    let written = batch.next_write();
+    let version = Version {
+        written,
+        live: true,
+        create: live.map_or(written.revision, |before| before.create),
+        version: live.map_or(1, |before| before.version + 1),
+        lease: match live {
+            Some(before) if put.ignore_lease => before.lease,
+            _ => put.lease,
+        },
+        value: match live {
+            Some(before) if put.ignore_value => before.value.clone(),
+            _ => put.value.clone(),
+        },
+    };
+    let prev_kv = live.filter(|_| put.prev_kv).map(|before| key_value(&put.key, before));
+    batch.write(put.key.clone(), version, before);
+    Ok(PutOutcome { prev_kv })
+}
+
+/// Deletes a range of keys, in key order.
+///
+/// # Errors
+/// This machine failed.
+pub(crate) fn delete_range(
+    batch: &mut Batch,
+    delete: &DeleteRange,
+) -> Result<DeleteRangeOutcome, StorageError> {
+    let mut found: Vec<(Bytes, VersionBuf)> = Vec::new();
+    history::live_versions(batch, &delete.range(), At::Newest, &mut |key, version| {
+        found.push((Bytes::copy_from_slice(key), version.to_buf()));
+        Ok(NEXT)
+    })?;
+    let mut outcome = DeleteRangeOutcome::default();
+    for (key, before) in found {
+        outcome.deleted += 1;
+        if delete.prev_kv {
+            outcome.prev_kvs.push(key_value(&key, &before));
+        }
+        let tombstone = VersionBuf::tombstone(batch.next_write());
+        batch.write(key, tombstone, Some(before));
+    }
+    Ok(outcome)
+}
+
+fn key_value(key: &Bytes, version: &VersionBuf) -> KeyValue {
+    version.to_key_value(key.clone(), version.value.clone())
+}

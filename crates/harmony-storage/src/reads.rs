@@ -1,0 +1,126 @@
+//! Reading: everything that looks at one view and changes nothing.
+
+use bytes::Bytes;
+use harmony_types::txn::{Range, RangeOutcome, Txn, TxnOpKind};
+use harmony_types::{KeyValue, Outcome, OutcomeKind, Refusal, Revision, StorageError};
+
+use crate::batch::Batch;
+use crate::mvcc::hash::{self, HashKv};
+use crate::mvcc::{At, OpError, history, range, txn};
+use crate::unified::UnifiedStorage;
+use crate::view::View;
+
+/// What a range found, and the store's revision then.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RangeResult {
+    /// The newest revision of the view that was read.
+    pub revision: Revision,
+    /// What was found.
+    pub outcome: RangeOutcome,
+}
+
+impl UnifiedStorage {
+    /// Reads a range of keys. Local: linearizable only behind a read index.
+    ///
+    /// # Errors
+    /// [`StorageError::Compacted`], [`StorageError::FutureRevision`]; [`StorageError::CrcMismatch`] and the like: nothing
+    /// damaged is handed out.
+    pub fn range(&self, request: &Range) -> Result<RangeResult, StorageError> {
+        let view = self.view()?;
+        let at = At::requested(request.revision, &view.progress)
+            .map_err(|refusal| refused(refusal, request.revision, &view))?;
+        Ok(RangeResult { revision: view.progress.revision, outcome: range::range(&*view, request, at)? })
+    }
+
+    /// The newest version of a key.
+    ///
+    /// # Errors
+    /// [`StorageError::CrcMismatch`] and the like.
+    pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+        let view = self.view()?;
+        let mut found = None;
+        history::live_version(&*view, key, At::Newest, &mut |version| {
+            let value = Bytes::copy_from_slice(version.value);
+            found = Some(version.to_key_value(Bytes::copy_from_slice(key), value));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Runs a transaction that only reads, all of it at one view.
+    ///
+    /// # Errors
+    /// [`StorageError::Compacted`] and [`StorageError::FutureRevision`] when a range of the branch taken asks for such a
+    /// revision; [`StorageError::CorruptRecord`] when the transaction may write: it must go through the log; else as
+    /// [`UnifiedStorage::range`].
+    pub fn read_txn(&self, request: &Txn) -> Result<Outcome, StorageError> {
+        let view = self.view()?;
+        let invalid = |reason: &str| StorageError::CorruptRecord {
+            place: "read-only transaction".to_owned(),
+            reason: reason.to_owned(),
+        };
+        if !request.is_read_only() {
+            return Err(invalid("it may write, so it must go through the log"));
+        }
+        let revision = view.progress.revision.as_i64();
+        match txn::txn(&mut Batch::new(view.clone()), request) {
+            Ok(outcome) => Ok(Outcome { revision, kind: Some(OutcomeKind::Txn(outcome)) }),
+            Err(OpError::Refused(Refusal::Invalid)) => Err(invalid("it breaks a rule of transactions")),
+            Err(OpError::Refused(refusal)) => Err(refused(refusal, bad_revision(request, &view), &view)),
+            Err(OpError::Failed(error)) => Err(error),
+        }
+    }
+
+    /// The newest revision.
+    pub fn revision(&self) -> Revision {
+        self.progress().revision
+    }
+
+    /// The oldest revision that can still be read; 0 when nothing was compacted.
+    pub fn compact_revision(&self) -> Revision {
+        self.progress().compact
+    }
+
+    /// Bytes of keys and records in the tree: etcd's size in use.
+    pub fn live_bytes(&self) -> u64 {
+        let progress = self.progress();
+        progress.latest_bytes + progress.log_bytes
+    }
+
+    /// etcd's HashKV at a revision, 0 or less for the newest. Reads the whole store; blocks nobody.
+    ///
+    /// # Errors
+    /// [`StorageError::Compacted`], [`StorageError::FutureRevision`]; else as [`UnifiedStorage::range`].
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, StorageError> {
+        let view = self.view()?;
+        hash::hash_kv(&view, revision)?.map_err(|refusal| refused(refusal, revision, &view))
+    }
+
+    /// A hash over all that members have in common at one applied index. Reads the whole store; blocks nobody.
+    ///
+    /// # Errors
+    /// As [`UnifiedStorage::range`].
+    pub fn hash(&self) -> Result<u32, StorageError> {
+        hash::hash(&*self.view()?)
+    }
+}
+
+/// The revision for which a read-only transaction was refused.
+fn bad_revision(request: &Txn, view: &View) -> i64 {
+    let ranges = request.success.iter().chain(&request.failure).filter_map(|op| match &op.kind {
+        Some(TxnOpKind::Range(range)) => Some(range.revision),
+        _ => None,
+    });
+    let mut bad = ranges.filter(|revision| At::requested(*revision, &view.progress).is_err());
+    bad.next().unwrap_or(0)
+}
+
+/// The error of a read for a refusal of the revision asked for.
+fn refused(refusal: Refusal, requested: i64, view: &View) -> StorageError {
+    let requested = Revision(u64::try_from(requested).unwrap_or(0));
+    if refusal == Refusal::Compacted {
+        StorageError::Compacted { requested, compacted: view.progress.compact }
+    } else {
+        StorageError::FutureRevision { requested, current: view.progress.revision }
+    }
+}

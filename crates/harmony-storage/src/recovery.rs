@@ -1,0 +1,177 @@
+//! Opening: which tree file counts, whether log and tree fit together, and the replay of the log's committed tail.
+//!
+//! | found after a crash | meaning | what is done |
+//! | --- | --- | --- |
+//! | `tree.redb.new` | a snapshot or a first file that never got its name | removed |
+//! | no `tree.redb` | a new directory | an empty tree is made, under the other name first |
+//! | a tree that came as a snapshot, a log that does not know | the crash hit between rename and the log's record | the record is written |
+//! | a log that starts behind the applied index | files are missing or from elsewhere | refused |
+//! | a log that ends before the applied index | the same | refused |
+//! | committed entries behind the applied index | the usual case | applied again |
+
+use std::path::Path;
+
+use harmony_types::config::StorageConfig;
+use harmony_types::{
+    Applied, EntryType, FileSystem, Membership, NodeId, OpenMode, Storage, StorageError, Wal,
+};
+
+use crate::tree::meta::{self, Progress};
+use crate::tree::redb::RedbTree;
+use crate::tree::{Durability, KvEngine};
+use crate::unified::{TREE_FILE, TREE_FILE_NEW, UnifiedStorage, record_boundary};
+
+/// Entry data replayed in one apply, bytes.
+const REPLAY_BYTES: u64 = 8 << 20;
+
+/// Opens the directory's tree, or makes an empty one, and checks whose it is.
+///
+/// # Errors
+/// [`StorageError::Foreign`], [`StorageError::UnsupportedVersion`], [`StorageError::Locked`] leave everything as it was.
+pub(crate) fn open_tree(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    config: &StorageConfig,
+) -> Result<RedbTree, StorageError> {
+    create_dir(fs, dir)?;
+    let path = dir.join(TREE_FILE);
+    let exists = fs.exists(&path).map_err(StorageError::io("look for", &path))?;
+    if !exists {
+        make_first_tree(fs, dir, config)?;
+    }
+    let tree = RedbTree::open(fs, &path, OpenMode::ReadWrite, config.tree_cache_bytes)?;
+    check_identity(&tree, &path, config)?;
+    // Only now: before, the directory might have been another process's.
+    remove_if_there(fs, &dir.join(TREE_FILE_NEW))?;
+    Ok(tree)
+}
+
+/// Makes the directory and its parents, durable.
+fn create_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+    let mut made = Vec::new();
+    for ancestor in dir.ancestors() {
+        if fs.exists(ancestor).map_err(StorageError::io("look for", ancestor))? {
+            break;
+        }
+        made.push(ancestor);
+    }
+    fs.create_dir_all(dir).map_err(StorageError::io("create", dir))?;
+    for parent in made.iter().filter_map(|made| made.parent()) {
+        // The parent of a relative path's first part is the working directory.
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        fs.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
+    }
+    Ok(())
+}
+
+/// Makes an empty tree under the other name and renames it: under its own name a tree is always whole.
+fn make_first_tree(fs: &dyn FileSystem, dir: &Path, config: &StorageConfig) -> Result<(), StorageError> {
+    let new = dir.join(TREE_FILE_NEW);
+    remove_if_there(fs, &new)?;
+    let tree = create_tree(fs, &new, config)?;
+    tree.commit(Durability::Durable, &mut |writer| {
+        meta::write_head(writer, config.wal.identity)?;
+        meta::write_membership(writer, &Membership::default())?;
+        Progress::EMPTY.write(writer)
+    })?;
+    drop(tree);
+    let path = dir.join(TREE_FILE);
+    fs.rename(&new, &path).map_err(StorageError::io("rename to", &path))?;
+    fs.sync_dir(dir).map_err(StorageError::io("sync", dir))
+}
+
+/// A new tree without a row in it.
+///
+/// # Errors
+/// [`StorageError::Io`] when the file exists.
+pub(crate) fn create_tree(
+    fs: &dyn FileSystem,
+    path: &Path,
+    config: &StorageConfig,
+) -> Result<RedbTree, StorageError> {
+    RedbTree::open(fs, path, OpenMode::CreateNew, config.tree_cache_bytes)
+}
+
+/// Removes a file unless there is none.
+///
+/// # Errors
+/// [`StorageError::Io`].
+pub(crate) fn remove_if_there(fs: &dyn FileSystem, path: &Path) -> Result<(), StorageError> {
+    if fs.exists(path).map_err(StorageError::io("look for", path))? {
+        fs.remove_file(path).map_err(StorageError::io("remove", path))?;
+    }
+    Ok(())
+}
+
+fn check_identity(tree: &RedbTree, path: &Path, config: &StorageConfig) -> Result<(), StorageError> {
+    let (found_cluster, found_node) = meta::read_head(&*tree.view()?, &path.display().to_string())?;
+    let identity = config.wal.identity;
+    let (cluster, node) = (identity.cluster, NodeId::or_zero(identity.node));
+    if (found_cluster, found_node) == (cluster, node) {
+        return Ok(());
+    }
+    Err(StorageError::Foreign { path: path.to_owned(), found_cluster, found_node, cluster, node })
+}
+
+/// Checks that the log continues the tree, and finishes a snapshot install that a crash cut short.
+///
+/// # Errors
+/// [`StorageError::InvalidIndex`] when there is a hole between them.
+pub(crate) fn check_log(wal: &dyn Wal, progress: &Progress, path: &Path) -> Result<(), StorageError> {
+    let applied = progress.applied;
+    if progress.boundary_pending && !knows(wal, applied) {
+        record_boundary(wal, applied)?;
+    }
+    let bounds = wal.bounds();
+    let hole = |reason: String| StorageError::InvalidIndex { index: applied.index, reason };
+    if applied.index < bounds.boundary {
+        return Err(hole(format!(
+            "{} has applied entries up to here, but the log begins at {}: entries between are missing",
+            path.display(),
+            bounds.first()
+        )));
+    }
+    if bounds.last < applied.index {
+        return Err(hole(format!(
+            "{} has applied entries up to here, but the log ends at {}: it is incomplete or of another directory",
+            path.display(),
+            bounds.last
+        )));
+    }
+    if !knows(wal, applied) {
+        return Err(hole(format!(
+            "{} has applied this entry in term {}, but the log holds one of term {}",
+            path.display(),
+            applied.term,
+            wal.term(applied.index)?
+        )));
+    }
+    Ok(())
+}
+
+fn knows(wal: &dyn Wal, applied: Applied) -> bool {
+    wal.term(applied.index).is_ok_and(|term| term == applied.term)
+}
+
+/// Applies the entries behind the applied index that are known to be committed, up to but excluding the first change of
+/// the membership, which only the node can compute.
+///
+/// # Errors
+/// As [`Storage::apply`].
+pub(crate) fn recover(storage: &UnifiedStorage) -> Result<(), StorageError> {
+    let committed = storage.wal().hard_state().commit.min(storage.wal().bounds().last);
+    loop {
+        let next = storage.applied().index.next();
+        if committed < next {
+            return Ok(());
+        }
+        let mut entries = storage.wal().entries(next..committed.next(), REPLAY_BYTES)?;
+        let normal = entries.iter().take_while(|entry| entry.entry_type == EntryType::Normal).count();
+        let stops = normal == 0 || normal < entries.len();
+        entries.truncate(normal);
+        storage.apply(&entries)?;
+        if stops {
+            return Ok(());
+        }
+    }
+}

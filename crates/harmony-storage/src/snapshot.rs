@@ -1,0 +1,69 @@
+//! Snapshots: the state machine's content as a stream of checked frames, in both directions with constant memory.
+//!
+//! The stream opens with the 8 bytes `hmnysnap` and the format version (u32, big endian; 1). Frames follow:
+//!
+//! | offset | bytes | meaning |
+//! | --- | --- | --- |
+//! | 0 | 4 | length of the payload, big endian |
+//! | 4 | 4 | CRC-32 (IEEE) of kind and payload, big endian |
+//! | 8 | 1 | kind: 1 head, 2 rows of `latest`, 3 rows of `log`, 4 end |
+//! | 9 | | payload |
+//!
+//! One head, rows of `latest`, rows of `log`, one end, in this order; nothing behind the end. The head is a [`Head`] as
+//! protobuf. Rows stand one after the other in ascending order of their keys, each as key length (u32, big endian), key,
+//! row length (u32, big endian), row as in the tree, its checksum included. The end carries the number of rows of `latest`
+//! and of `log`, u64 each, big endian. Rows that compaction gave up are left out, so two members at one applied index
+//! write the same bytes.
+
+pub(crate) mod read;
+pub(crate) mod write;
+
+use crate::tree::meta::MembershipRow;
+
+const MAGIC: [u8; 8] = *b"hmnysnap";
+
+/// Version of the stream that this release writes, and the newest it reads.
+pub(crate) const STREAM_VERSION: u32 = 1;
+
+const FRAME_HEAD_BYTES: usize = 9;
+
+/// Payload at which a frame of rows is closed, bytes; a larger row has a frame of its own.
+const FRAME_BYTES: usize = 64 << 10;
+
+/// Largest payload that a reader accepts, bytes: two versions of the largest value with room to spare.
+const FRAME_BYTES_MAX: usize = 4 * harmony_types::limits::RECORD_BYTES_MAX;
+
+const KIND_HEAD: u8 = 1;
+const KIND_LATEST: u8 = 2;
+const KIND_LOG: u8 = 3;
+const KIND_END: u8 = 4;
+
+/// What a snapshot stands for.
+#[derive(Clone, PartialEq, prost::Message)]
+struct Head {
+    /// The cluster.
+    #[prost(uint64, tag = "1")]
+    cluster: u64,
+    /// Last entry contained.
+    #[prost(uint64, tag = "2")]
+    index: u64,
+    /// Its term.
+    #[prost(uint64, tag = "3")]
+    term: u64,
+    /// The revision.
+    #[prost(uint64, tag = "4")]
+    revision: u64,
+    /// The compact revision, 0 for never.
+    #[prost(uint64, tag = "5")]
+    compact: u64,
+    /// The members.
+    #[prost(message, optional, tag = "6")]
+    membership: Option<MembershipRow>,
+}
+
+fn frame_crc(kind: u8, payload: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&[kind]);
+    hasher.update(payload);
+    hasher.finalize()
+}

@@ -1,0 +1,251 @@
+//! A snapshot into a new tree. Memory stays constant: a frame is checked and written before the next one is read. Until
+//! the last commit the file is worthless, and whoever opens the directory removes it.
+
+use std::io::Read;
+
+use harmony_types::config::Identity;
+use harmony_types::{Applied, LogIndex, Membership, Revision, SnapshotMeta, StorageError, Term};
+use prost::Message as _;
+
+use super::{
+    FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, MAGIC,
+    STREAM_VERSION, frame_crc,
+};
+use crate::tree::meta::{self, Progress};
+use crate::tree::record::{EventRef, VersionRef};
+use crate::tree::{Durability, KvEngine, Table};
+
+/// Rows written between two commits, bytes.
+const COMMIT_BYTES: usize = 8 << 20;
+
+/// Fills the empty `tree` from `stream`, durable on return.
+///
+/// # Errors
+/// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`] (cut short, out of order, not what `meta` says) and
+/// [`StorageError::UnsupportedVersion`]: the tree is worthless then.
+pub(crate) fn install(
+    tree: &dyn KvEngine,
+    identity: Identity,
+    snapshot: &SnapshotMeta,
+    stream: &mut dyn Read,
+) -> Result<(), StorageError> {
+    let mut frames = Frames { stream, offset: 0 };
+    frames.magic()?;
+    let (kind, payload) = frames.next()?;
+    let head = match kind {
+        KIND_HEAD => Head::decode(payload.as_slice()).map_err(|error| frames.corrupt(&error.to_string()))?,
+        _ => return Err(frames.corrupt("the head is missing")),
+    };
+    if head.cluster != identity.cluster.0 {
+        return Err(frames.corrupt("the snapshot is of another cluster"));
+    }
+    if head.index != snapshot.index.0 || head.term != snapshot.term.0 {
+        return Err(frames.corrupt("the snapshot is not of the index and term announced"));
+    }
+    let membership = Membership::try_from(head.membership.unwrap_or_default())
+        .map_err(|reason| frames.corrupt(&reason))?;
+    if membership.check().is_err() || head.revision < head.compact || head.revision == 0 {
+        return Err(frames.corrupt("the head makes no sense"));
+    }
+    let mut progress = Progress {
+        applied: Applied { index: LogIndex(head.index), term: Term(head.term) },
+        revision: Revision(head.revision),
+        compact: Revision(head.compact),
+        dropped: Revision(head.compact),
+        boundary_pending: true,
+        ..Progress::EMPTY
+    };
+    Rows { tree, last: None, table: Table::Latest, counts: [0; 2] }.copy(&mut frames, &mut progress)?;
+    // The members come from Raft's own record of the snapshot where there is one: both must be the same.
+    if !snapshot.membership.voters.is_empty() && snapshot.membership.voters != membership.voters {
+        return Err(frames.corrupt("the snapshot's members are not those announced"));
+    }
+    tree.commit(Durability::Durable, &mut |writer| {
+        meta::write_head(writer, identity)?;
+        meta::write_membership(writer, &membership)?;
+        progress.write(writer)
+    })
+}
+
+/// The frames of a stream.
+struct Frames<'a> {
+    stream: &'a mut dyn Read,
+    offset: u64,
+}
+
+impl Frames<'_> {
+    fn corrupt(&self, reason: &str) -> StorageError {
+        StorageError::CorruptRecord {
+            place: format!("snapshot stream, byte {}", self.offset),
+            reason: reason.to_owned(),
+        }
+    }
+
+    fn read(&mut self, bytes: usize) -> Result<Vec<u8>, StorageError> {
+        // Grows with what really arrives: a damaged length does not allocate.
+        let mut buffer = Vec::new();
+        let read = (&mut *self.stream)
+            .take(bytes as u64)
+            .read_to_end(&mut buffer)
+            .map_err(StorageError::io("read", "the snapshot stream"))?;
+        if read < bytes {
+            return Err(self.corrupt("the stream ends early"));
+        }
+        self.offset += bytes as u64;
+        Ok(buffer)
+    }
+
+    fn magic(&mut self) -> Result<(), StorageError> {
+        let head = self.read(MAGIC.len() + 4)?;
+        let (magic, version) = head.split_at(MAGIC.len());
+        if magic != MAGIC {
+            return Err(self.corrupt("this is no snapshot"));
+        }
+        let found = u32::from_be_bytes(version.try_into().expect("4 bytes were read"));
+        if STREAM_VERSION < found {
+            let place = "the snapshot stream".to_owned();
+            return Err(StorageError::UnsupportedVersion { place, found, supported: STREAM_VERSION });
+        }
+        Ok(())
+    }
+
+    /// Kind and payload of the next frame, checked.
+    fn next(&mut self) -> Result<(u8, Vec<u8>), StorageError> {
+        let place = format!("snapshot stream, byte {}", self.offset);
+        let head = self.read(FRAME_HEAD_BYTES)?;
+        let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 bytes of 9"));
+        let (bytes, found, kind) = (number(0) as usize, number(4), head[8]);
+        if FRAME_BYTES_MAX < bytes {
+            return Err(self.corrupt("the frame is too long"));
+        }
+        let payload = self.read(bytes)?;
+        let expected = frame_crc(kind, &payload);
+        if expected != found {
+            return Err(StorageError::CrcMismatch { place, expected, found });
+        }
+        Ok((kind, payload))
+    }
+
+    fn end(&mut self) -> Result<(), StorageError> {
+        let mut one = Vec::new();
+        let read = (&mut *self.stream).take(1).read_to_end(&mut one);
+        match read.map_err(StorageError::io("read", "the snapshot stream"))? {
+            0 => Ok(()),
+            _ => Err(self.corrupt("bytes behind the end")),
+        }
+    }
+}
+
+/// Copies rows into the tree, in the order in which they come, which must be ascending.
+struct Rows<'a> {
+    tree: &'a dyn KvEngine,
+    table: Table,
+    last: Option<Vec<u8>>,
+    counts: [u64; 2],
+}
+
+impl Rows<'_> {
+    fn copy(mut self, frames: &mut Frames<'_>, progress: &mut Progress) -> Result<(), StorageError> {
+        let mut group: Vec<(Table, Vec<u8>)> = Vec::new();
+        let mut group_bytes = 0;
+        loop {
+            let (kind, payload) = frames.next()?;
+            let table = match kind {
+                KIND_LATEST if self.table == Table::Latest => Table::Latest,
+                KIND_LOG => Table::Log,
+                KIND_END => {
+                    self.write(frames, &group, progress)?;
+                    let counts: Vec<u8> = self.counts.iter().flat_map(|rows| rows.to_be_bytes()).collect();
+                    if payload != counts {
+                        return Err(frames.corrupt("rows are missing"));
+                    }
+                    return frames.end();
+                }
+                _ => return Err(frames.corrupt("a frame out of order")),
+            };
+            if self.table != table {
+                self.write(frames, &group, progress)?;
+                group.clear();
+                group_bytes = 0;
+                self.table = table;
+                self.last = None;
+            }
+            group_bytes += payload.len();
+            group.push((table, payload));
+            if COMMIT_BYTES <= group_bytes {
+                self.write(frames, &group, progress)?;
+                group.clear();
+                group_bytes = 0;
+            }
+        }
+    }
+
+    /// Writes frames of one table.
+    fn write(
+        &mut self,
+        frames: &Frames<'_>,
+        group: &[(Table, Vec<u8>)],
+        progress: &mut Progress,
+    ) -> Result<(), StorageError> {
+        let Some((table, _)) = group.first() else { return Ok(()) };
+        let table = *table;
+        let tree = self.tree;
+        tree.commit(Durability::Visible, &mut |writer| {
+            let mut payloads = group.iter().map(|(_, payload)| payload.as_slice());
+            let mut rest: &[u8] = &[];
+            writer.append(table, &mut |key, row| {
+                while rest.is_empty() {
+                    match payloads.next() {
+                        Some(payload) => rest = payload,
+                        None => return Ok(false),
+                    }
+                }
+                let next = take_bytes(&mut rest).zip(take_bytes(&mut rest));
+                let (row_key, row_value) = next.ok_or_else(|| frames.corrupt("a row is cut short"))?;
+                self.check(frames, table, row_key, row_value, progress)?;
+                key.clear();
+                key.extend_from_slice(row_key);
+                row.clear();
+                row.extend_from_slice(row_value);
+                Ok(true)
+            })
+        })
+    }
+
+    fn check(
+        &mut self,
+        frames: &Frames<'_>,
+        table: Table,
+        key: &[u8],
+        row: &[u8],
+        progress: &mut Progress,
+    ) -> Result<(), StorageError> {
+        if self.last.as_deref().is_some_and(|last| key <= last) {
+            return Err(frames.corrupt("rows out of order"));
+        }
+        let bytes = (key.len() + row.len()) as u64;
+        let written = if table == Table::Latest {
+            self.counts[0] += 1;
+            progress.latest_bytes += bytes;
+            VersionRef::decode_latest(key, row)?.written
+        } else {
+            self.counts[1] += 1;
+            progress.log_bytes += bytes;
+            EventRef::decode(key, row)?.version.written
+        };
+        if progress.revision < written.revision {
+            return Err(frames.corrupt("a row is newer than the snapshot"));
+        }
+        let last = self.last.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(key);
+        Ok(())
+    }
+}
+
+fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let (length, behind) = rest.split_first_chunk::<4>()?;
+    let (bytes, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
+    *rest = behind;
+    Some(bytes)
+}

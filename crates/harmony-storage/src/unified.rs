@@ -1,0 +1,421 @@
+//! [`UnifiedStorage`]: the log and the tree as one storage.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use harmony_types::config::StorageConfig;
+use harmony_types::wal::LogBounds;
+use harmony_types::{
+    Applied, Entry, EntryType, FileSystem, HardState, LogIndex, Membership, Outcome, RecordType, Recovered,
+    Snapshot, SnapshotData, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
+};
+
+use crate::apply;
+use crate::batch::Batch;
+use crate::mvcc::compact;
+use crate::recovery;
+use crate::snapshot::{read, write::SnapshotStream};
+use crate::tree::meta::Progress;
+use crate::tree::redb::RedbTree;
+use crate::tree::{Durability, KvEngine};
+use crate::view::View;
+
+/// The tree's file in its directory.
+pub(crate) const TREE_FILE: &str = "tree.redb";
+/// A tree file that is not complete yet; worthless after a crash.
+pub(crate) const TREE_FILE_NEW: &str = "tree.redb.new";
+
+/// Raft's log and the key-value state machine of one member, or of an embedded database.
+///
+/// Invariants, besides those of [`Storage`]:
+/// - the view that readers get is the tree after the last apply, and only the writer replaces it;
+/// - one writer at a time: apply, checkpoint and snapshot install exclude each other; readers are never in the way.
+pub struct UnifiedStorage {
+    fs: Arc<dyn FileSystem>,
+    tree_dir: PathBuf,
+    config: StorageConfig,
+    wal: Arc<dyn Wal>,
+    view: ArcSwap<View>,
+    writer: Mutex<Writer>,
+    durable_applied: AtomicU64,
+    closed: AtomicBool,
+}
+
+/// What only the thread that writes needs. Its lock is held during I/O on purpose: it is the tree's single writer.
+struct Writer {
+    tree: RedbTree,
+    /// Entry data applied since the last durable commit.
+    bytes_unsaved: u64,
+}
+
+impl UnifiedStorage {
+    /// Opens the storage over a log that is open already: recovers the tree, then replays the log's committed tail.
+    ///
+    /// # Errors
+    /// See [`UnifiedStorage::open`].
+    pub fn with_wal(
+        fs: Arc<dyn FileSystem>,
+        wal: Arc<dyn Wal>,
+        tree_dir: &Path,
+        config: StorageConfig,
+    ) -> Result<Self, StorageError> {
+        if let Err(mistakes) = config.validate() {
+            let source = io::Error::new(io::ErrorKind::InvalidInput, mistakes);
+            return Err(StorageError::Io {
+                action: "use the configuration of",
+                path: tree_dir.to_owned(),
+                source,
+            });
+        }
+        let tree = recovery::open_tree(&*fs, tree_dir, &config)?;
+        let view = View::open(tree.view()?)?;
+        recovery::check_log(&*wal, &view.progress, &tree_dir.join(TREE_FILE))?;
+        let storage = Self {
+            fs,
+            tree_dir: tree_dir.to_owned(),
+            config,
+            wal,
+            durable_applied: AtomicU64::new(view.progress.applied.index.0),
+            view: ArcSwap::from_pointee(view),
+            writer: Mutex::new(Writer { tree, bytes_unsaved: 0 }),
+            closed: AtomicBool::new(false),
+        };
+        recovery::recover(&storage)?;
+        Ok(storage)
+    }
+
+    /// What reads look at.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`].
+    pub(crate) fn view(&self) -> Result<Arc<View>, StorageError> {
+        self.check_open()?;
+        Ok(self.view.load_full())
+    }
+
+    /// Length of the tree's file, bytes: etcd's database size.
+    ///
+    /// # Errors
+    /// [`StorageError::Io`].
+    pub fn disk_bytes(&self) -> Result<u64, StorageError> {
+        self.check_open()?;
+        self.writer()?.tree.file_bytes()
+    }
+
+    /// Drops a bounded part of what compaction gave up; false when nothing is left. Every apply and every checkpoint drops
+    /// a part, too: this is for those who want to wait until all of it is gone.
+    ///
+    /// # Errors
+    /// This machine failed.
+    pub fn drop_compacted(&self) -> Result<bool, StorageError> {
+        self.check_open()?;
+        let mut writer = self.writer()?;
+        let batch = Batch::new(self.view.load_full());
+        if batch.progress.dropped == batch.progress.compact {
+            return Ok(false);
+        }
+        self.commit(&mut writer, batch, Durability::Visible, compact::CHECKPOINT_ROWS)?;
+        let progress = self.view.load().progress;
+        Ok(progress.dropped < progress.compact)
+    }
+
+    /// How far the state machine is.
+    pub(crate) fn progress(&self) -> Progress {
+        self.view.load().progress
+    }
+
+    /// The log.
+    pub(crate) fn wal(&self) -> &dyn Wal {
+        &*self.wal
+    }
+
+    fn check_open(&self) -> Result<(), StorageError> {
+        if self.closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
+    }
+
+    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StorageError> {
+        // A panic while writing leaves the tree as the last commit left it and the view in step with it.
+        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes a batch into the tree and publishes the view behind it.
+    fn commit(
+        &self,
+        writer: &mut Writer,
+        mut batch: Batch,
+        durability: Durability,
+        compact_rows: usize,
+    ) -> Result<(), StorageError> {
+        if durability == Durability::Durable {
+            // The tree must never be ahead of the log on disk: a restart would find a hole.
+            self.wal.sync()?;
+        }
+        let mut progress = batch.progress;
+        progress.boundary_pending = false;
+        writer.tree.commit(durability, &mut |tree| {
+            batch.commit(tree, &mut progress)?;
+            compact::step(tree, &mut progress, compact_rows)?;
+            progress.write(tree)
+        })?;
+        let view = View { tree: writer.tree.view()?, progress, membership: batch.membership_shared() };
+        self.view.store(Arc::new(view));
+        if durability == Durability::Durable {
+            writer.bytes_unsaved = 0;
+            self.durable_applied.store(progress.applied.index.0, Ordering::Release);
+        }
+        Ok(())
+    }
+
+    fn apply_batch(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StorageError> {
+        let mut writer = self.writer()?;
+        let mut batch = Batch::new(self.view.load_full());
+        let mut outcomes = Vec::with_capacity(entries.len());
+        for entry in entries {
+            follows(&batch, entry)?;
+            outcomes.push(apply::entry(&mut batch, entry)?);
+            batch.progress.applied = Applied { index: entry.index, term: entry.term };
+            writer.bytes_unsaved += entry.data.len() as u64;
+        }
+        let durability = if self.config.checkpoint_bytes <= writer.bytes_unsaved {
+            Durability::Durable
+        } else {
+            Durability::Visible
+        };
+        // Drops more than it adds, so that the history shrinks however fast writes come.
+        let compact_rows = compact::STEP_ROWS.max(2 * batch.len());
+        self.commit(&mut writer, batch, durability, compact_rows)?;
+        Ok(outcomes)
+    }
+
+    fn record_boundary(&self, applied: Applied) -> Result<(), StorageError> {
+        record_boundary(&*self.wal, applied)
+    }
+
+    /// Puts a complete new tree file in the old one's place.
+    fn swap_in(&self, writer: &mut Writer, new: RedbTree) -> Result<(), StorageError> {
+        let path = self.tree_dir.join(TREE_FILE);
+        self.fs
+            .rename(&self.tree_dir.join(TREE_FILE_NEW), &path)
+            .map_err(StorageError::io("rename to", &path))?;
+        self.fs.sync_dir(&self.tree_dir).map_err(StorageError::io("sync", &self.tree_dir))?;
+        let new = new.renamed(&path);
+        let view = View::open(new.view()?)?;
+        writer.tree = new;
+        writer.bytes_unsaved = 0;
+        self.durable_applied.store(view.progress.applied.index.0, Ordering::Release);
+        self.view.store(Arc::new(view));
+        Ok(())
+    }
+}
+
+/// Tells the log that it starts behind `applied`.
+pub(crate) fn record_boundary(wal: &dyn Wal, applied: Applied) -> Result<(), StorageError> {
+    wal.append(WalRecord {
+        record_type: RecordType::Snapshot,
+        index: applied.index,
+        term: applied.term,
+        data: Bytes::new(),
+        crc: 0,
+    })?;
+    Ok(wal.sync()?)
+}
+
+/// Whether `entry` is the next one.
+fn follows(batch: &Batch, entry: &Entry) -> Result<(), StorageError> {
+    let next = batch.progress.applied.index.next();
+    if entry.index == next {
+        return Ok(());
+    }
+    Err(StorageError::InvalidIndex {
+        index: entry.index,
+        reason: format!("the entry to apply next is {next}"),
+    })
+}
+
+impl Storage for UnifiedStorage {
+    type Outcome = Outcome;
+
+    fn bootstrap(&self, membership: &Membership) -> Result<(), StorageError> {
+        self.check_open()?;
+        membership.check().map_err(|reason| StorageError::CorruptRecord {
+            place: "the first members".to_owned(),
+            reason,
+        })?;
+        let mut writer = self.writer()?;
+        let mut batch = Batch::new(self.view.load_full());
+        if *batch.membership() != Membership::default() {
+            return Ok(());
+        }
+        batch.set_membership(membership.clone());
+        self.commit(&mut writer, batch, Durability::Durable, 0)
+    }
+
+    fn save(&self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), StorageError> {
+        self.check_open()?;
+        self.wal.append_many(hard_state, entries)?;
+        Ok(())
+    }
+
+    /// The order that makes a crash leave the old state or the new one: the new tree is complete on disk; its name
+    /// replaces the old one's; the log learns where it starts. Between the last two, opening finishes the work.
+    fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StorageError> {
+        self.check_open()?;
+        let mut writer = self.writer()?;
+        let applied = self.view.load().progress.applied;
+        if snapshot.meta.index <= applied.index {
+            return Err(StorageError::InvalidIndex {
+                index: snapshot.meta.index,
+                reason: format!("the snapshot is older than what is applied, {}", applied.index),
+            });
+        }
+        let path = self.tree_dir.join(TREE_FILE_NEW);
+        recovery::remove_if_there(&*self.fs, &path)?;
+        let installed = recovery::create_tree(&*self.fs, &path, &self.config).and_then(|tree| {
+            let mut stream = snapshot.data.into_reader();
+            read::install(&tree, self.config.wal.identity, &snapshot.meta, &mut *stream).map(|()| tree)
+        });
+        let tree = match installed {
+            Ok(tree) => tree,
+            Err(error) => {
+                // What arrived is worthless; when removing fails, too, the next open does it.
+                let _ = recovery::remove_if_there(&*self.fs, &path);
+                return Err(error);
+            }
+        };
+        self.swap_in(&mut writer, tree)?;
+        self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })
+    }
+
+    fn read_all(&self) -> Result<Recovered, StorageError> {
+        let view = self.view()?;
+        let bounds = self.wal.bounds();
+        let first = view.progress.applied.index.next().max(bounds.first());
+        let end = bounds.last.next();
+        let entries = if first < end { self.wal.entries(first..end, u64::MAX)? } else { Vec::new() };
+        Ok(Recovered {
+            membership: Membership::clone(&view.membership),
+            hard_state: self.wal.hard_state(),
+            entries,
+        })
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.check_open()?;
+        Ok(self.wal.sync()?)
+    }
+
+    fn bounds(&self) -> LogBounds {
+        self.wal.bounds()
+    }
+
+    fn term(&self, index: LogIndex) -> Result<Term, StorageError> {
+        Ok(self.wal.term(index)?)
+    }
+
+    fn entries(&self, range: Range<LogIndex>, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
+        Ok(self.wal.entries(range, bytes_max)?)
+    }
+
+    fn hard_state(&self) -> HardState {
+        self.wal.hard_state()
+    }
+
+    fn release(&self, upto: LogIndex) -> Result<(), StorageError> {
+        self.check_open()?;
+        let upto = upto.min(self.durable_applied());
+        if upto <= self.wal.bounds().boundary {
+            return Ok(());
+        }
+        Ok(self.wal.release(upto)?)
+    }
+
+    fn apply(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StorageError> {
+        self.check_open()?;
+        if entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.apply_batch(entries)
+    }
+
+    fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {
+        self.check_open()?;
+        if entry.entry_type == EntryType::Normal {
+            return Err(StorageError::InvalidIndex {
+                index: entry.index,
+                reason: "the entry is no membership change".to_owned(),
+            });
+        }
+        let mut writer = self.writer()?;
+        let mut batch = Batch::new(self.view.load_full());
+        follows(&batch, entry)?;
+        batch.set_membership(membership.clone());
+        batch.progress.applied = Applied { index: entry.index, term: entry.term };
+        self.commit(&mut writer, batch, Durability::Visible, compact::STEP_ROWS)
+    }
+
+    fn applied(&self) -> Applied {
+        self.view.load().progress.applied
+    }
+
+    fn durable_applied(&self) -> LogIndex {
+        LogIndex(self.durable_applied.load(Ordering::Acquire))
+    }
+
+    fn membership(&self) -> Membership {
+        Membership::clone(&self.view.load().membership)
+    }
+
+    fn query(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
+        Ok(self.get(key)?.map(|kv| kv.value))
+    }
+
+    fn create_snapshot(&self) -> Result<Snapshot, StorageError> {
+        let view = self.view()?;
+        let meta = SnapshotMeta {
+            index: view.progress.applied.index,
+            term: view.progress.applied.term,
+            membership: Membership::clone(&view.membership),
+        };
+        let stream = SnapshotStream::new(view, self.config.wal.identity.cluster);
+        Ok(Snapshot { meta, data: SnapshotData::Stream(Box::new(stream)) })
+    }
+
+    fn checkpoint(&self) -> Result<LogIndex, StorageError> {
+        self.check_open()?;
+        let mut writer = self.writer()?;
+        let batch = Batch::new(self.view.load_full());
+        let progress = batch.progress;
+        let nothing_new =
+            progress.applied.index == self.durable_applied() && progress.dropped == progress.compact;
+        if !nothing_new {
+            self.commit(&mut writer, batch, Durability::Durable, compact::CHECKPOINT_ROWS)?;
+        }
+        Ok(progress.applied.index)
+    }
+
+    fn close(&self) -> Result<(), StorageError> {
+        let saved = match self.checkpoint() {
+            Err(StorageError::Closed) => return Ok(()),
+            saved => saved,
+        };
+        self.closed.store(true, Ordering::Release);
+        let closed = self.wal.close();
+        saved?;
+        Ok(closed?)
+    }
+}
+
+impl std::fmt::Debug for UnifiedStorage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("UnifiedStorage")
+            .field("tree_dir", &self.tree_dir)
+            .field("progress", &self.view.load().progress)
+            .field("log", &self.wal.bounds())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,83 @@
+//! What reads look at: the tree at one applied index, or that with a batch under way on top.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use harmony_types::{KeyRange, Membership, StorageError};
+
+use crate::tree::meta::{self, Progress};
+use crate::tree::record::{EventRef, VersionRef, WrittenAt};
+use crate::tree::{KvView, Table};
+
+/// Takes the newest version of one key; says whether to go on.
+pub(crate) type VisitVersion<'a> =
+    &'a mut dyn FnMut(&[u8], VersionRef<'_>) -> Result<ControlFlow<()>, StorageError>;
+
+/// Takes one version.
+pub(crate) type ReadVersion<'a> = &'a mut dyn FnMut(VersionRef<'_>) -> Result<(), StorageError>;
+
+/// The two tables that the data model reads.
+pub(crate) trait Reads {
+    /// How far the state machine is.
+    fn progress(&self) -> &Progress;
+
+    /// Hands the newest version of a key, tombstone or not, to `read`; false when there is none.
+    fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError>;
+
+    /// Visits the newest versions, tombstones included, of the keys in a range, in key order.
+    fn scan(&self, range: &KeyRange, visit: VisitVersion<'_>) -> Result<(), StorageError>;
+
+    /// Hands the event written there to `read`; false when there is none.
+    fn event(
+        &self,
+        at: WrittenAt,
+        read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
+    ) -> Result<bool, StorageError>;
+}
+
+/// The whole state machine at one applied index. Shared by all readers until the next apply; never changes.
+pub(crate) struct View {
+    /// The tables.
+    pub(crate) tree: Arc<dyn KvView>,
+    /// How far it is.
+    pub(crate) progress: Progress,
+    /// The members then.
+    pub(crate) membership: Arc<Membership>,
+}
+
+impl View {
+    /// Reads a tree's state rows.
+    pub(crate) fn open(tree: Arc<dyn KvView>) -> Result<Self, StorageError> {
+        let progress = Progress::read(&*tree)?;
+        let membership = Arc::new(meta::read_membership(&*tree)?);
+        Ok(Self { tree, progress, membership })
+    }
+}
+
+impl Reads for View {
+    fn progress(&self) -> &Progress {
+        &self.progress
+    }
+
+    fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError> {
+        self.tree.get(Table::Latest, key, &mut |row| read(VersionRef::decode_latest(key, row)?))
+    }
+
+    fn scan(&self, range: &KeyRange, visit: VisitVersion<'_>) -> Result<(), StorageError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.tree.scan(Table::Latest, range.bounds(), &mut |key, row| {
+            visit(key, VersionRef::decode_latest(key, row)?)
+        })
+    }
+
+    fn event(
+        &self,
+        at: WrittenAt,
+        read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
+    ) -> Result<bool, StorageError> {
+        let key = at.log_key();
+        self.tree.get(Table::Log, &key, &mut |row| read(EventRef::decode(&key, row)?))
+    }
+}
