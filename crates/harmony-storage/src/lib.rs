@@ -12,8 +12,8 @@
 //!
 //! The data model is etcd's: one revision for each command that changes something, the history kept until it is compacted.
 //!
-//! Reading order: [`unified`] (the type that joins both halves) and [`recovery`]; [`apply`], [`batch`] and [`mvcc`] (what
-//! commands do); [`view`] and [`reads`]; [`tree`] with its record format; [`snapshot`] and [`canonical`].
+//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch` and `mvcc` (what commands
+//! do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
 
 mod apply;
 mod batch;

@@ -57,7 +57,9 @@ impl UnifiedStorage {
     /// Opens the storage over a log that is open already: recovers the tree, then replays the log's committed tail.
     ///
     /// # Errors
-    /// See [`UnifiedStorage::open`].
+    /// Nothing on disk was changed by [`StorageError::Foreign`] (another cluster or member),
+    /// [`StorageError::UnsupportedVersion`], [`StorageError::Locked`] and [`StorageError::InvalidIndex`] (a hole between
+    /// tree and log). A mistake in `config` is an [`StorageError::Io`] of the kind `InvalidInput`.
     pub fn with_wal(
         fs: Arc<dyn FileSystem>,
         wal: Arc<dyn Wal>,

@@ -1,5 +1,7 @@
 //! Old revisions, compaction and what it keeps.
 
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint does not see as tests
+
 mod common;
 
 use common::{Store, put};
