@@ -2,6 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint does not see as tests
 
+pub mod generate;
+pub mod model;
+
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};

@@ -1,0 +1,107 @@
+//! Random commands against a plain model of etcd's semantics: outcomes, reads at every revision, hashes; through restarts
+//! and snapshots.
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint does not see as tests
+
+mod common;
+
+use common::Store;
+use common::generate::Generate;
+use common::model::Model;
+use harmony_storage::{StorageConfig, StorageError};
+use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::fake::seed::{SeededRng, for_each_seed};
+use harmony_types::txn::{Range, RangeOutcome};
+use harmony_types::{CommandKind, OutcomeKind, Refusal, Storage};
+
+/// What storage's error means to a client.
+fn refusal(error: StorageError) -> Refusal {
+    match error {
+        StorageError::Compacted { .. } => Refusal::Compacted,
+        StorageError::FutureRevision { .. } => Refusal::FutureRevision,
+        error => panic!("{error}"),
+    }
+}
+
+fn read(store: &Store, request: &Range) -> Result<RangeOutcome, Refusal> {
+    store.storage().range(request).map(|found| found.outcome).map_err(refusal)
+}
+
+/// Everything at every revision that can be read, and the hashes.
+fn check_all(store: &Store, model: &Model) {
+    let storage = store.storage();
+    assert_eq!(storage.revision().as_i64(), model.revision);
+    assert_eq!(storage.compact_revision().as_i64(), model.compact);
+    for revision in 0..=model.revision + 1 {
+        let request = Range { key: "\0".into(), range_end: vec![0].into(), revision, ..Range::default() };
+        assert_eq!(read(store, &request), model.range(&request), "the state at {revision}");
+    }
+    for revision in model.compact.max(1)..=model.revision {
+        let found = storage.hash_kv(revision).unwrap();
+        assert_eq!(
+            found.hash,
+            model.hash_kv(revision),
+            "HashKV at {revision}, compacted at {}",
+            model.compact
+        );
+    }
+    assert_eq!(storage.hash_kv(0).unwrap().hash_revision, model.revision);
+}
+
+/// The same state by way of a snapshot.
+fn check_snapshot(store: &Store) {
+    let snapshot = store.storage().create_snapshot().unwrap();
+    let copy = Store::with(MemoryFileSystem::new(), store.config.clone()).unwrap();
+    copy.storage().save_snapshot(snapshot).unwrap();
+    assert_eq!(copy.storage().hash().unwrap(), store.storage().hash().unwrap());
+    assert_eq!(copy.storage().hash_kv(0).unwrap(), store.storage().hash_kv(0).unwrap());
+    assert_eq!(copy.storage().applied(), store.storage().applied());
+}
+
+fn check_reads(store: &Store, model: &Model, rng: &mut SeededRng) {
+    for _ in 0..8 {
+        let request = Generate { rng, revision: model.revision }.range();
+        assert_eq!(read(store, &request), model.range(&request), "{request:?}");
+    }
+    let request = Generate { rng, revision: model.revision }.read_txn();
+    let mut copy = model.clone();
+    let expected = match copy.apply(&CommandKind::Txn(request.clone())).kind {
+        Some(OutcomeKind::Refused(number)) => Err(Refusal::try_from(number).unwrap()),
+        kind => Ok(kind),
+    };
+    let found = store.storage().read_txn(&request).map(|outcome| outcome.kind).map_err(refusal);
+    assert_eq!(found, expected, "{request:?}");
+}
+
+#[test]
+fn random_commands_do_what_the_model_does() {
+    for_each_seed(0..200, 40, |_, rng| {
+        // Small checkpoints, so that restarts find all mixtures of tree and log.
+        let checkpoint_bytes = 1 + rng.below(2_000);
+        let config =
+            StorageConfig { tree_cache_bytes: 1 << 20, checkpoint_bytes, ..StorageConfig::default() };
+        let mut store = Store::with(MemoryFileSystem::new(), config).unwrap();
+        let mut model = Model::new();
+        for _ in 0..12 {
+            let batch = 1 + rng.below(6);
+            let revision = model.revision;
+            let commands: Vec<CommandKind> =
+                (0..batch).map(|_| Generate { rng, revision }.command()).collect();
+            let outcomes = store.run_all(commands.clone());
+            for (command, outcome) in commands.iter().zip(outcomes) {
+                assert_eq!(outcome, model.apply(command), "{command:?}");
+            }
+            check_reads(&store, &model, rng);
+            if rng.chance(1, 6) {
+                store.restart(rng.chance(1, 2)).unwrap();
+            }
+        }
+        check_all(&store, &model);
+        let hash = store.storage().hash().unwrap();
+        store.restart(false).unwrap();
+        assert_eq!(store.storage().hash().unwrap(), hash, "after a restart");
+        while store.storage().drop_compacted().unwrap() {}
+        assert_eq!(store.storage().hash().unwrap(), hash, "after compaction's work is done");
+        check_all(&store, &model);
+        check_snapshot(&store);
+    });
+}
