@@ -33,12 +33,14 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
     }
 }
 
-/// The command that runs the tests of one crate alone.
-pub(crate) fn command_for(package: &str) -> String {
+/// The commands that run the tests of one crate alone.
+pub(crate) fn commands_for(package: &str) -> Vec<String> {
     if has_nextest() {
-        format!("cargo nextest run -p {package} --no-fail-fast --no-tests=pass")
+        // It leaves the examples in documents to cargo.
+        let documents = format!("cargo test -p {package} --doc");
+        vec![documents, format!("cargo nextest run -p {package} --no-fail-fast --no-tests=pass")]
     } else {
-        format!("cargo test -p {package} --no-fail-fast")
+        vec![format!("cargo test -p {package} --no-fail-fast")]
     }
 }
 
