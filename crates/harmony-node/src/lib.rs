@@ -1,1 +1,48 @@
-//! A Raft node: ordered Ready handling, pipelined log writes, linearizable reads and peer transport for any state machine.
+//! A Raft node for any state machine: ordered handling of Raft's ready states, pipelined log writes, linearizable reads,
+//! and the transport between members.
+//!
+//! The loop in ten lines:
+//! 1. Whoever has something to say puts it into the node's mailbox: clients, peers, the disk, the clock.
+//! 2. The raft thread takes everything at once: all proposals become one step, all reads one read index round.
+//! 3. Raft says what is to be done, and [`core`] puts it in order:
+//! 4. a snapshot first, then hard state and entries into the log (in memory), readable from there on;
+//! 5. a leader's messages leave now, beside the disk; everybody else's wait for it;
+//! 6. the WAL thread syncs once for everything that waits and reports back; held messages leave;
+//! 7. a quorum has it: committed entries go to the apply thread, in order;
+//! 8. it applies them in batches, answers whoever waits for exactly that index and term, one call for each sink,
+//! 9. and reports back, which lets waiting reads go.
+//! 10. Meanwhile the raft thread never waited: not for the disk, not for the state machine, not for the network.
+//!
+//! A put crosses between threads five times on a leader: network → raft → WAL → raft → apply → network. A read that finds
+//! its index applied crosses twice: network → raft → network.
+//!
+//! What it promises: a waiter ends exactly once, with an outcome, a refusal after which nothing happened, or "unknown"
+//! ([`harmony_types::NodeError::may_have_been_applied`]). An outcome means that the entry is on the disks of a quorum.
+//! After a failed write or sync the node stops and acknowledges nothing more.
+//!
+//! Reading order: [`node`] (the handle), [`waiter`] (how calls end), [`core`] (events in, actions out), then the private
+//! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `raft` (the only module that names the
+//! `raft` crate), [`transport`].
+
+mod applier;
+mod bounds;
+mod checkpointer;
+pub mod clock;
+pub mod core;
+mod driver;
+pub mod identity;
+pub mod metrics;
+pub mod node;
+mod persist;
+mod queue;
+mod raft;
+mod ready_handler;
+pub mod transport;
+pub mod waiter;
+
+pub use clock::SystemClock;
+pub use identity::{cluster_id, member_id};
+pub use metrics::NodeMetrics;
+pub use node::Node;
+pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, TcpTransportConfig, TransportError};
+pub use waiter::{ReplySink, Waiter};

@@ -1,0 +1,171 @@
+//! The apply thread: committed entries into the state machine, outcomes to those who wait.
+
+use harmony_types::limits;
+use harmony_types::transport::ForwardError;
+use harmony_types::{ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage};
+use prost::Message as _;
+
+use crate::bounds;
+use crate::core::event::{ApplyJob, Event, ReplyTo};
+use crate::core::members::membership_after;
+use crate::driver::{Shared, peers};
+use crate::queue::Taken;
+use crate::waiter::{ReplyBatch, Waiter};
+
+/// Applies until the node stops, and then what is left.
+pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    let mut applier = Applier { shared, batch: Batch::default(), bytes_since_checkpoint: 0 };
+    loop {
+        match shared.apply.take(None) {
+            Taken::Content(jobs) => applier.work(jobs)?,
+            Taken::TimedOut => {}
+            Taken::Closed => return Ok(()),
+        }
+    }
+}
+
+/// Entries of several jobs, to be applied at once.
+struct Batch<T> {
+    entries: Vec<Entry>,
+    replies: Vec<(usize, ReplyTo<T>)>,
+    bytes: u64,
+}
+
+impl<T> Default for Batch<T> {
+    fn default() -> Self {
+        Self { entries: Vec::new(), replies: Vec::new(), bytes: 0 }
+    }
+}
+
+struct Applier<'a, S: Storage> {
+    shared: &'a Shared<S>,
+    batch: Batch<S::Outcome>,
+    bytes_since_checkpoint: u64,
+}
+
+impl<S: Storage> Applier<'_, S> {
+    fn work(&mut self, jobs: Vec<ApplyJob<S::Outcome>>) -> Result<(), NodeError> {
+        for job in jobs {
+            match job {
+                ApplyJob::Entries { entries, replies } => self.collect(entries, replies)?,
+                ApplyJob::Membership { entry, voter_sets, change, waiter } => {
+                    self.apply()?;
+                    self.apply_membership(&entry, voter_sets, change, waiter)?;
+                }
+                ApplyJob::Install { snapshot } => {
+                    self.apply()?;
+                    let index = snapshot.meta.index;
+                    self.shared.storage.save_snapshot(snapshot)?;
+                    tracing::info!(%index, "snapshot installed");
+                    self.members_changed();
+                    self.shared.metrics.applied_index.set(index.0);
+                    self.shared.inbox.put(|inbox| inbox.push(Event::Installed { index }));
+                }
+            }
+        }
+        self.apply()
+    }
+
+    fn collect(
+        &mut self,
+        entries: Vec<Entry>,
+        replies: Vec<(usize, ReplyTo<S::Outcome>)>,
+    ) -> Result<(), NodeError> {
+        let batch = &mut self.batch;
+        let offset = batch.entries.len();
+        batch.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+        batch.entries.extend(entries);
+        batch.replies.extend(replies.into_iter().map(|(slot, reply)| (offset + slot, reply)));
+        let full = bounds::APPLY_BATCH_BYTES_MAX <= batch.bytes
+            || bounds::APPLY_BATCH_ENTRIES_MAX <= batch.entries.len();
+        if full { self.apply() } else { Ok(()) }
+    }
+
+    /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not.
+    fn apply(&mut self) -> Result<(), NodeError> {
+        let batch = std::mem::take(&mut self.batch);
+        let Some(last) = batch.entries.last().map(|entry| entry.index) else { return Ok(()) };
+        let outcomes = self.shared.storage.apply(&batch.entries)?;
+        assert_eq!(outcomes.len(), batch.entries.len(), "one outcome for each entry");
+        self.shared.metrics.entries_applied.add(batch.entries.len() as u64);
+        self.shared.metrics.apply_batches.add(1);
+        answer(self.shared, outcomes, batch.replies);
+        self.report(last);
+        self.bytes_since_checkpoint += batch.bytes;
+        if limits::CHECKPOINT_BYTES <= self.bytes_since_checkpoint {
+            self.bytes_since_checkpoint = 0;
+            self.shared.checkpoint.put(|()| ());
+        }
+        Ok(())
+    }
+
+    fn apply_membership(
+        &self,
+        entry: &Entry,
+        voter_sets: Option<Membership>,
+        change: Option<ConfChange>,
+        waiter: Option<Waiter<Membership>>,
+    ) -> Result<(), NodeError> {
+        let before = self.shared.storage.membership();
+        let possible = voter_sets.is_some();
+        let after = match voter_sets {
+            Some(voter_sets) => membership_after(&before, change, voter_sets),
+            None => before,
+        };
+        self.shared.storage.apply_membership(entry, &after)?;
+        self.members_changed();
+        self.report(entry.index);
+        let me = self.shared.config.id;
+        let removed = after.removed.contains(&me);
+        if let Some(waiter) = waiter {
+            let reason = "the change is impossible in this configuration".to_owned();
+            waiter.complete(if possible { Ok(after) } else { Err(NodeError::Membership { reason }) });
+        }
+        if removed {
+            return Err(NodeError::Membership {
+                reason: format!("member {me} was removed from the cluster"),
+            });
+        }
+        Ok(())
+    }
+
+    fn members_changed(&self) {
+        let membership = self.shared.storage.membership();
+        self.shared.transport.set_peers(&peers(self.shared.config.id, &membership));
+    }
+
+    fn report(&self, index: LogIndex) {
+        self.shared.metrics.applied_index.set(index.0);
+        self.shared.inbox.put(|inbox| inbox.push(Event::Applied { index }));
+    }
+}
+
+/// Hands outcomes to those who wait: one call for each sink, one message batch for each peer.
+fn answer<S: Storage>(
+    shared: &Shared<S>,
+    outcomes: Vec<S::Outcome>,
+    replies: Vec<(usize, ReplyTo<S::Outcome>)>,
+) {
+    let mut local = ReplyBatch::default();
+    let mut remote: Vec<(NodeId, Vec<PeerMessage>)> = Vec::new();
+    let mut replies = replies.into_iter().peekable();
+    for (slot, outcome) in outcomes.into_iter().enumerate() {
+        let Some((_, reply)) = replies.next_if(|(wanted, _)| *wanted == slot) else { continue };
+        match reply {
+            ReplyTo::Local(waiter) => local.push(waiter, Ok(outcome)),
+            ReplyTo::Peer { node, request } => {
+                let result: Result<_, ForwardError> = Ok(outcome.encode_to_vec().into());
+                let message = PeerMessage::ProposeReply { request, result };
+                match remote.iter_mut().find(|(peer, _)| *peer == node) {
+                    Some((_, messages)) => messages.push(message),
+                    None => remote.push((node, vec![message])),
+                }
+            }
+            ReplyTo::Member(_) => unreachable!("a membership change is applied alone"),
+        }
+    }
+    local.flush();
+    for (node, messages) in remote {
+        shared.transport.send(node, messages);
+    }
+}

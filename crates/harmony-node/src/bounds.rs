@@ -1,0 +1,34 @@
+//! Bounds that concern this crate alone; those that layers share stand in [`harmony_types::limits`].
+
+use harmony_types::limits;
+
+/// Entry data applied as one batch, bytes: large enough to pay for the hand-over, small enough that a read waits briefly.
+pub(crate) const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
+
+/// Entries applied as one batch.
+pub(crate) const APPLY_BATCH_ENTRIES_MAX: usize = 4_096;
+
+/// Entry data in one proposal to raft, bytes: raft takes or refuses a proposal whole.
+pub(crate) const PROPOSE_BYTES_MAX: usize = 4 << 20;
+
+/// Reads waiting in a node.
+pub(crate) const READS_WAITING_MAX: usize = limits::PROPOSALS_WAITING_MAX;
+
+/// Read index rounds under way at once: a read waits for one round and a part of another at most, and the leader's
+/// heartbeats stay few.
+pub(crate) const READ_ROUNDS_MAX: usize = 2;
+
+/// Time after which a read index round is asked for again, milliseconds: raft drops requests silently.
+pub(crate) const READ_RETRY_MS: u64 = 500;
+
+/// What a request may take beside two election timeouts, milliseconds, as etcd's.
+pub(crate) const REQUEST_TIMEOUT_MS: u64 = 5_000;
+
+/// Messages from peers waiting in a node's mailbox: past it they are dropped, as Raft allows.
+pub(crate) const PEER_MESSAGES_WAITING_MAX: usize = 16_384;
+
+/// Time between two looks at whether the log can be released, milliseconds.
+pub(crate) const CHECKPOINT_INTERVAL_MS: u64 = limits::CHECKPOINT_INTERVAL_MS;
+
+const _: () = assert!(limits::REQUEST_BYTES_MAX < PROPOSE_BYTES_MAX);
+const _: () = assert!(limits::APPEND_BYTES_MAX <= APPLY_BATCH_BYTES_MAX);

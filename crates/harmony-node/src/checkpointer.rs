@@ -1,0 +1,36 @@
+//! The checkpoint thread: makes the state machine durable from time to time and gives up the log behind it.
+
+use std::time::Duration;
+
+use harmony_types::{LogIndex, NodeError, RaftNode as _, Storage};
+
+use crate::bounds;
+use crate::driver::Shared;
+use crate::queue::Taken;
+
+/// Checkpoints until the node stops.
+pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    let interval = Duration::from_millis(bounds::CHECKPOINT_INTERVAL_MS);
+    loop {
+        match shared.checkpoint.take(Some(interval)) {
+            Taken::Closed => return Ok(()),
+            Taken::Content(()) | Taken::TimedOut => checkpoint(shared)?,
+        }
+    }
+}
+
+fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    let storage = &shared.storage;
+    if storage.durable_applied() < storage.applied().index {
+        storage.checkpoint()?;
+        shared.metrics.checkpoints.add(1);
+    }
+    // Raft looks at the entries behind its own applied index, which runs behind the storage's.
+    let applied = shared.raft.status().applied;
+    let kept = LogIndex(applied.0.saturating_sub(shared.config.log_keep_entries));
+    let upto = kept.min(storage.durable_applied());
+    if storage.bounds().boundary < upto {
+        storage.release(upto)?;
+    }
+    Ok(())
+}

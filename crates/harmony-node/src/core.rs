@@ -1,0 +1,413 @@
+//! The node as a plain function: events in, actions out. No thread, no clock, no socket.
+//!
+//! The production driver and a simulator run the same core: both call [`Core::turn`] with what happened, carry out the
+//! [`Actions`] and report back with further events. The only thing that a turn does itself is [`Storage::save`], which
+//! works in memory: raft must be able to read what it was told is in the log.
+
+pub mod event;
+pub mod members;
+mod proposals;
+mod reads;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use harmony_types::config::NodeConfig;
+use harmony_types::limits;
+use harmony_types::raft::RaftState;
+use harmony_types::{
+    ConfChange, ConfChangeType, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _,
+    Snapshot, Status, Storage,
+};
+
+use self::event::{Actions, Inbox, ReplyTo, Report};
+pub(crate) use self::proposals::Proposals;
+use self::proposals::{Parked, end};
+use self::reads::Reads;
+use crate::bounds;
+use crate::metrics::NodeMetrics;
+use crate::raft::{RaftGroup, View};
+use crate::ready_handler::ReadyHandler;
+use crate::waiter::Waiter;
+
+/// One member: raft, what waits on it, and the order between them.
+pub struct Core<S: Storage> {
+    config: NodeConfig,
+    storage: Arc<S>,
+    raft: Arc<RaftGroup<S>>,
+    handler: ReadyHandler<S>,
+    proposals: Proposals<S::Outcome>,
+    reads: Reads,
+    view: View,
+    applied: LogIndex,
+    /// Content of the snapshot that raft was told of and has not asked for yet.
+    incoming: Option<Snapshot>,
+    /// What came while a snapshot was being installed.
+    backlog: Inbox<S::Outcome>,
+    /// Messages that must not be stepped before the disk has caught up.
+    deferred: Vec<Message>,
+    /// The only voter needs nobody's vote: it need not wait for an election timeout when it starts.
+    campaign: bool,
+    ticks: u64,
+    request_ticks: u64,
+    metrics: Arc<NodeMetrics>,
+}
+
+impl<S: Storage> Core<S> {
+    /// A member that starts from what its storage holds. `boot_nonce` must differ from life to life.
+    ///
+    /// # Errors
+    /// [`NodeError::Storage`] when the storage's parts do not fit together; [`NodeError::InvalidMessage`] when the
+    /// configuration has mistakes.
+    pub fn new(
+        config: NodeConfig,
+        storage: Arc<S>,
+        boot_nonce: u64,
+        metrics: Arc<NodeMetrics>,
+    ) -> Result<Self, NodeError> {
+        config.validate().map_err(|error| NodeError::InvalidMessage { reason: error.to_string() })?;
+        let raft = Arc::new(RaftGroup::open(&config, Arc::clone(&storage))?);
+        let handler = ReadyHandler::new(Arc::clone(&storage), &raft);
+        let heartbeat_ms = config.heartbeat_interval_ms;
+        let reads = Reads::new(config.id, boot_nonce, bounds::READ_RETRY_MS / heartbeat_ms);
+        let view = raft.view();
+        let request_ms = bounds::REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms;
+        Ok(Self {
+            reads,
+            handler,
+            view,
+            campaign: view.single_voter,
+            applied: storage.applied().index,
+            incoming: None,
+            backlog: Inbox::default(),
+            deferred: Vec::new(),
+            proposals: Proposals::default(),
+            ticks: 0,
+            request_ticks: request_ms.div_ceil(heartbeat_ms),
+            config,
+            storage,
+            raft,
+            metrics,
+        })
+    }
+
+    /// The node's view of itself and the cluster.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.raft.status()
+    }
+
+    /// A shared look at raft's state for other threads.
+    pub(crate) fn raft(&self) -> &Arc<RaftGroup<S>> {
+        &self.raft
+    }
+
+    /// Why raft could not read its log, when it could not: the reason behind its panic.
+    #[must_use]
+    pub fn log_failure(&self) -> Option<String> {
+        self.raft.failure()
+    }
+
+    /// Takes in what happened and says what is to be done.
+    ///
+    /// # Errors
+    /// This machine failed, or lost what it had acknowledged: the node must stop and nothing of the turn be carried out.
+    pub fn turn(&mut self, inbox: Inbox<S::Outcome>) -> Result<Actions<S::Outcome>, NodeError> {
+        let mut actions = Actions::default();
+        let mut inbox = inbox;
+        if self.handler.is_installing() {
+            let Some(index) = inbox.installed.take() else {
+                self.backlog.absorb(inbox);
+                return Ok(actions);
+            };
+            self.handler.installed(&self.raft, index, &mut self.proposals, &mut actions)?;
+            self.applied = self.applied.max(index);
+            self.metrics.snapshots_installed.add(1);
+            let mut backlog = std::mem::take(&mut self.backlog);
+            backlog.absorb(inbox);
+            inbox = backlog;
+        }
+        self.take_in(inbox, &mut actions)?;
+        self.work(&mut actions)?;
+        let released = self.reads.release(self.applied, &mut actions);
+        self.metrics.reads.add(released);
+        self.publish();
+        Ok(actions)
+    }
+
+    /// Steps everything in, in the order that lets raft make the most of it.
+    fn take_in(
+        &mut self,
+        inbox: Inbox<S::Outcome>,
+        actions: &mut Actions<S::Outcome>,
+    ) -> Result<(), NodeError> {
+        if let Some(number) = inbox.persisted {
+            self.handler.persisted(&self.raft, number, actions);
+        }
+        if let Some(index) = inbox.applied {
+            self.applied = self.applied.max(index);
+            self.raft.applied(index);
+        }
+        for report in inbox.reports {
+            match report {
+                Report::SnapshotSent(peer, arrived) => self.raft.report_snapshot(peer, arrived),
+                Report::Unreachable(peer) => {
+                    self.raft.report_unreachable(peer);
+                    self.proposals.forwards_lost(|to| to == peer, actions);
+                }
+            }
+        }
+        for message in std::mem::take(&mut self.deferred) {
+            self.step(message)?;
+        }
+        for (from, message) in inbox.peers {
+            self.metrics.messages_received.add(1);
+            match message {
+                PeerMessage::Raft(message) => self.step(*message)?,
+                PeerMessage::Propose { request, data } => self.proposed_by_peer(from, request, data, actions),
+                PeerMessage::ProposeReply { request, result } => {
+                    self.proposals.answered(from, request, result, actions);
+                }
+            }
+        }
+        if let Some((announcement, snapshot)) = inbox.snapshot
+            && self.incoming.is_none()
+        {
+            self.incoming = Some(snapshot);
+            self.step(announcement)?;
+        }
+        // What was lost with the old leadership ends before anything new waits at its places in the log.
+        self.look(actions);
+        let deadline = self.ticks + self.request_ticks;
+        for waiter in inbox.reads {
+            self.reads.add(waiter, deadline, actions);
+        }
+        self.metrics.proposals.add(inbox.proposals.len() as u64);
+        for (data, waiter) in inbox.proposals {
+            self.proposed(Parked { data, reply: ReplyTo::Local(waiter), deadline }, actions);
+        }
+        for (change, waiter) in inbox.changes {
+            self.change_members(&change, waiter, actions);
+        }
+        if let Some(to) = inbox.transfer
+            && let Err(error) = self.raft.transfer_leader(to)
+        {
+            tracing::warn!(%to, %error, "leadership stays");
+        }
+        if inbox.tick {
+            self.tick(actions);
+        }
+        Ok(())
+    }
+
+    /// Lets raft work until it has nothing to say.
+    fn work(&mut self, actions: &mut Actions<S::Outcome>) -> Result<(), NodeError> {
+        if self.campaign && !self.must_drain() {
+            self.campaign = self.raft.campaign().is_ok() && self.raft.view().state != RaftState::Leader;
+        }
+        loop {
+            self.look(actions);
+            self.submit_proposals(actions);
+            self.submit_reads();
+            if self.view.snapshot_pending && !(self.handler.is_drained() && self.is_idle()) {
+                return Ok(());
+            }
+            let Some(ready) = self.raft.ready() else { break };
+            for state in &ready.read_states {
+                self.reads.confirmed(state);
+            }
+            let (incoming, proposals) = (&mut self.incoming, &mut self.proposals);
+            self.handler.process_ready(&self.raft, ready, incoming, proposals, actions)?;
+            if self.handler.is_installing() {
+                return Ok(());
+            }
+        }
+        // Raft did not want it: it had the entries, or heard of a newer leader.
+        self.incoming = None;
+        Ok(())
+    }
+
+    /// Everything handed to the state machine is applied.
+    fn is_idle(&self) -> bool {
+        self.handler.handed_out() <= self.applied
+    }
+
+    /// The only voter wins an election by itself, inside a tick or a step; raft panics when the log before it is not on
+    /// disk then.
+    fn must_drain(&self) -> bool {
+        if self.handler.is_drained() {
+            return false;
+        }
+        let view = self.raft.view();
+        view.single_voter && view.state != RaftState::Leader
+    }
+
+    fn step(&mut self, message: Message) -> Result<(), NodeError> {
+        if self.must_drain() {
+            self.deferred.push(message);
+            return Ok(());
+        }
+        let (from, kind) = (message.from, message.message_type);
+        match self.raft.step(message) {
+            Ok(()) => Ok(()),
+            Err(NodeError::InvalidMessage { reason }) => {
+                self.metrics.messages_invalid.add(1);
+                tracing::warn!(%from, ?kind, reason, "message dropped");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn tick(&mut self, actions: &mut Actions<S::Outcome>) {
+        self.ticks += 1;
+        if !self.must_drain() {
+            self.raft.tick();
+        }
+        self.proposals.expire(self.ticks, actions);
+        self.metrics.read_retries.add(self.reads.tick(self.ticks, actions));
+    }
+
+    /// Notices a new leader, term or part, and ends or restarts what waited on the old one.
+    fn look(&mut self, actions: &mut Actions<S::Outcome>) {
+        let before = std::mem::replace(&mut self.view, self.raft.view());
+        let view = self.view;
+        if (before.leader, before.term, before.state) == (view.leader, view.term, view.state) {
+            return;
+        }
+        if before.state == RaftState::Leader && (view.state != RaftState::Leader || before.term != view.term)
+        {
+            self.proposals.leadership_lost(actions);
+        }
+        if (before.leader, before.term) != (view.leader, view.term) {
+            self.proposals.forwards_lost(|to| Some(to) != view.leader || before.term != view.term, actions);
+            self.metrics.read_retries.add(self.reads.restart());
+        }
+        if before.leader != view.leader {
+            self.metrics.leader_changes.add(1);
+            match view.leader {
+                Some(leader) => tracing::info!(node = %self.config.id, %leader, term = %view.term, "leader"),
+                None => tracing::info!(node = %self.config.id, term = %view.term, "no leader"),
+            }
+        }
+    }
+
+    /// A proposal arrived: refused at once, or parked until the end of this turn or the next leader.
+    fn proposed(&mut self, parked: Parked<S::Outcome>, actions: &mut Actions<S::Outcome>) {
+        let (bytes, limit) = (parked.data.len(), self.config.command_bytes_max);
+        if limit < bytes {
+            let error = NodeError::TooLarge { bytes: bytes as u64, limit: limit as u64 };
+            end(actions, parked.reply, error);
+        } else if limits::PROPOSALS_WAITING_MAX <= self.proposals.parked_count() || self.lags() {
+            end(actions, parked.reply, NodeError::Busy);
+        } else {
+            self.proposals.park(parked);
+        }
+    }
+
+    fn proposed_by_peer(
+        &mut self,
+        node: NodeId,
+        request: u64,
+        data: Bytes,
+        actions: &mut Actions<S::Outcome>,
+    ) {
+        let reply = ReplyTo::Peer { node, request };
+        if self.raft.view().state == RaftState::Leader {
+            let deadline = self.ticks + self.request_ticks;
+            self.proposed(Parked { data, reply, deadline }, actions);
+        } else {
+            end(actions, reply, NodeError::NotLeader { leader: None });
+        }
+    }
+
+    /// The state machine is too far behind what is committed to take more.
+    fn lags(&self) -> bool {
+        limits::APPLY_LAG_MAX < self.handler.handed_out().0.saturating_sub(self.applied.0)
+    }
+
+    /// Brings parked proposals to the leader: this node's log, or another member.
+    fn submit_proposals(&mut self, actions: &mut Actions<S::Outcome>) {
+        while self.proposals.parked_count() != 0 {
+            if self.view.state == RaftState::Leader {
+                if self.view.transferring {
+                    return;
+                }
+                let parked = self.proposals.take_parked(bounds::PROPOSE_BYTES_MAX);
+                self.propose(parked, actions);
+                continue;
+            }
+            let Some(leader) = self.view.leader.filter(|leader| *leader != self.config.id) else { return };
+            for Parked { data, reply, deadline } in self.proposals.take_parked(usize::MAX) {
+                match reply {
+                    ReplyTo::Local(waiter) => self.proposals.forward(leader, data, waiter, deadline, actions),
+                    // Passed on once already: its own node knows better who leads.
+                    reply => end(actions, reply, NodeError::NotLeader { leader: Some(leader) }),
+                }
+            }
+        }
+    }
+
+    fn propose(&mut self, parked: Vec<Parked<S::Outcome>>, actions: &mut Actions<S::Outcome>) {
+        let data = parked.iter().map(|parked| parked.data.clone()).collect();
+        match self.raft.propose(data) {
+            Ok((LogIndex(first), term)) => {
+                for (index, parked) in (first..).zip(parked) {
+                    self.proposals.pend(LogIndex(index), term, parked.reply);
+                }
+            }
+            Err(error) => {
+                for parked in parked {
+                    let error = match &error {
+                        NodeError::NotLeader { leader } => NodeError::NotLeader { leader: *leader },
+                        NodeError::Stopped => NodeError::Stopped,
+                        _ => NodeError::Busy,
+                    };
+                    end(actions, parked.reply, error);
+                }
+            }
+        }
+    }
+
+    fn change_members(
+        &mut self,
+        change: &ConfChange,
+        waiter: Waiter<Membership>,
+        actions: &mut Actions<S::Outcome>,
+    ) {
+        let adds = matches!(change.change_type, ConfChangeType::AddVoter | ConfChangeType::AddLearner);
+        let removed = adds && self.storage.membership().removed.contains(&change.member.id);
+        let result = if removed {
+            let reason =
+                format!("member {} was removed and cannot come back under its old id", change.member.id);
+            Err(NodeError::Membership { reason })
+        } else {
+            self.raft.propose_conf_change(change)
+        };
+        match result {
+            Ok((index, term)) => self.proposals.pend(index, term, ReplyTo::Member(waiter)),
+            Err(error) => actions.changes.push(waiter, Err(error)),
+        }
+    }
+
+    /// Asks once for all reads that wait, when somebody can answer: a leader only after it committed in its own term.
+    fn submit_reads(&mut self) {
+        let leads = self.view.state == RaftState::Leader;
+        if self.view.leader.is_none() || (leads && !self.view.committed_in_term) {
+            return;
+        }
+        while let Some(context) = self.reads.open_round(self.ticks) {
+            self.metrics.read_rounds.add(1);
+            self.raft.read_index(context);
+        }
+    }
+
+    fn publish(&self) {
+        let metrics = &self.metrics;
+        metrics.term.set(self.view.term.0);
+        metrics.leader.set(NodeId::or_zero(self.view.leader));
+        metrics.committed_index.set(self.view.commit.0);
+        metrics.last_index.set(self.view.last.0);
+        metrics.proposals_pending.set(self.proposals.pending_count() as u64);
+    }
+}

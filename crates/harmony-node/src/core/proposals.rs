@@ -1,0 +1,201 @@
+//! Proposals on their way: parked until a leader is known, pending in this leader's log, or passed on to the leader.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use harmony_types::transport::ForwardError;
+use harmony_types::{Entry, LogIndex, NodeError, NodeId, PeerMessage, Term};
+
+use crate::core::event::{Actions, ReplyTo};
+use crate::waiter::Waiter;
+
+/// A proposal that nobody has taken yet.
+#[derive(Debug)]
+pub(super) struct Parked<T> {
+    pub(super) data: Bytes,
+    pub(super) reply: ReplyTo<T>,
+    /// Tick at which it is given up.
+    pub(super) deadline: u64,
+}
+
+/// A proposal in this leader's log.
+#[derive(Debug)]
+struct Pending<T> {
+    index: LogIndex,
+    term: Term,
+    reply: ReplyTo<T>,
+}
+
+/// A proposal at the leader.
+#[derive(Debug)]
+struct Forward<T> {
+    to: NodeId,
+    data: Bytes,
+    waiter: Waiter<T>,
+    deadline: u64,
+}
+
+/// All proposals that wait here. Each is in one of the three places, and leaves it with its one answer.
+#[derive(Debug)]
+pub(crate) struct Proposals<T> {
+    parked: VecDeque<Parked<T>>,
+    pending: VecDeque<Pending<T>>,
+    forwards: BTreeMap<u64, Forward<T>>,
+    last_request: u64,
+}
+
+impl<T> Default for Proposals<T> {
+    fn default() -> Self {
+        Self { parked: VecDeque::new(), pending: VecDeque::new(), forwards: BTreeMap::new(), last_request: 0 }
+    }
+}
+
+impl<T: prost::Message + Default> Proposals<T> {
+    pub(super) fn park(&mut self, parked: Parked<T>) {
+        self.parked.push_back(parked);
+    }
+
+    pub(super) fn parked_count(&self) -> usize {
+        self.parked.len()
+    }
+
+    pub(super) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// Takes the next parked proposals, up to `bytes_max` of data but at least one.
+    pub(super) fn take_parked(&mut self, bytes_max: usize) -> Vec<Parked<T>> {
+        let mut bytes = 0usize;
+        let mut count = 0;
+        for parked in &self.parked {
+            bytes = bytes.saturating_add(parked.data.len());
+            if 0 < count && bytes_max < bytes {
+                break;
+            }
+            count += 1;
+        }
+        self.parked.drain(..count).collect()
+    }
+
+    /// Notes that this reply waits for the entry at `index` of `term`.
+    pub(super) fn pend(&mut self, index: LogIndex, term: Term, reply: ReplyTo<T>) {
+        if let Some(last) = self.pending.back() {
+            assert!(last.index < index, "proposals pend in log order: {} then {index}", last.index);
+        }
+        self.pending.push_back(Pending { index, term, reply });
+    }
+
+    /// The reply that waits for exactly this entry. Whoever waited for another entry at this place or before lost it.
+    pub(crate) fn committed(&mut self, entry: &Entry, actions: &mut Actions<T>) -> Option<ReplyTo<T>> {
+        while self.pending.front()?.index <= entry.index {
+            let pending = self.pending.pop_front()?;
+            if pending.index == entry.index && pending.term == entry.term {
+                return Some(pending.reply);
+            }
+            end(actions, pending.reply, NodeError::LeaderChanged);
+        }
+        None
+    }
+
+    /// Ends, as unknown, what waits in the log for a term that is over.
+    pub(super) fn leadership_lost(&mut self, actions: &mut Actions<T>) {
+        for pending in self.pending.drain(..) {
+            end(actions, pending.reply, NodeError::LeaderChanged);
+        }
+    }
+
+    /// Passes a proposal on to the leader.
+    pub(super) fn forward(
+        &mut self,
+        to: NodeId,
+        data: Bytes,
+        waiter: Waiter<T>,
+        deadline: u64,
+        actions: &mut Actions<T>,
+    ) {
+        self.last_request += 1;
+        let request = self.last_request;
+        actions.send(to, PeerMessage::Propose { request, data: data.clone() });
+        self.forwards.insert(request, Forward { to, data, waiter, deadline });
+    }
+
+    /// The leader's answer to a proposal that was passed on.
+    pub(super) fn answered(
+        &mut self,
+        from: NodeId,
+        request: u64,
+        result: Result<Bytes, ForwardError>,
+        actions: &mut Actions<T>,
+    ) {
+        // An answer that comes too late, or from somebody who was not asked, is nobody's.
+        if self.forwards.get(&request).is_none_or(|forward| forward.to != from) {
+            return;
+        }
+        let Some(Forward { data, waiter, deadline, .. }) = self.forwards.remove(&request) else { return };
+        let result = match result {
+            Ok(outcome) => T::decode(outcome)
+                .map_err(|error| NodeError::InvalidMessage { reason: format!("outcome: {error}") }),
+            // It was not proposed, so it may be proposed again: to whoever leads by now.
+            Err(ForwardError::NotLeader) => {
+                self.parked.push_front(Parked { data, reply: ReplyTo::Local(waiter), deadline });
+                return;
+            }
+            Err(ForwardError::Busy) => Err(NodeError::Busy),
+            Err(ForwardError::TooLarge) => {
+                Err(NodeError::TooLarge { bytes: data.len() as u64, limit: data.len() as u64 })
+            }
+            Err(ForwardError::Unknown) => Err(NodeError::LeaderChanged),
+        };
+        match result {
+            // The leader applied it, so the outcome is not "nothing happened" even when we cannot read it.
+            Err(NodeError::InvalidMessage { .. }) => {
+                actions.replies.push(waiter, Err(NodeError::LeaderChanged))
+            }
+            result => actions.replies.push(waiter, result),
+        }
+    }
+
+    /// Ends, as unknown, what is at a member that does not answer or does not lead any more.
+    pub(super) fn forwards_lost(&mut self, lost: impl Fn(NodeId) -> bool, actions: &mut Actions<T>) {
+        let requests: Vec<u64> = self
+            .forwards
+            .iter()
+            .filter(|(_, forward)| lost(forward.to))
+            .map(|(request, _)| *request)
+            .collect();
+        for request in requests {
+            if let Some(forward) = self.forwards.remove(&request) {
+                actions.replies.push(forward.waiter, Err(NodeError::LeaderChanged));
+            }
+        }
+    }
+
+    /// Gives up what waited too long. Both queues are in the order of their deadlines, near enough.
+    pub(super) fn expire(&mut self, now: u64, actions: &mut Actions<T>) {
+        while let Some(parked) = self.parked.pop_front_if(|parked| parked.deadline <= now) {
+            end(actions, parked.reply, NodeError::NoLeader);
+        }
+        while let Some(oldest) = self.forwards.first_entry()
+            && oldest.get().deadline <= now
+        {
+            actions.replies.push(oldest.remove().waiter, Err(NodeError::Timeout));
+        }
+    }
+}
+
+/// Ends a proposal with an error.
+pub(super) fn end<T>(actions: &mut Actions<T>, reply: ReplyTo<T>, error: NodeError) {
+    match reply {
+        ReplyTo::Local(waiter) => actions.replies.push(waiter, Err(error)),
+        ReplyTo::Member(waiter) => actions.changes.push(waiter, Err(error)),
+        ReplyTo::Peer { node, request } => {
+            let result = Err(match error {
+                NodeError::NotLeader { .. } | NodeError::NoLeader => ForwardError::NotLeader,
+                NodeError::Busy => ForwardError::Busy,
+                NodeError::TooLarge { .. } => ForwardError::TooLarge,
+                _ => ForwardError::Unknown,
+            });
+            actions.send(node, PeerMessage::ProposeReply { request, result });
+        }
+    }
+}

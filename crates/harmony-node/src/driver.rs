@@ -1,0 +1,294 @@
+//! The threads that carry out what the core decides, and what they share.
+//!
+//! | thread | waits for | does |
+//! | --- | --- | --- |
+//! | `raft` | mailbox, next tick | turns of the core; hands messages to the transport |
+//! | `wal` | numbers to persist | one sync for all that wait |
+//! | `apply` | committed entries | state machine; answers clients |
+//! | `snapshot` | lagging members | creates snapshots |
+//! | `checkpoint` | time, applied bytes | makes the state machine durable; releases the log |
+//!
+//! Hops of a put between threads, on a leader: network → raft → wal (the peers beside it) → raft → apply → network.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use harmony_types::config::NodeConfig;
+use harmony_types::transport::PeerSink;
+use harmony_types::{
+    Clock, Member, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot, Storage,
+    Transport,
+};
+
+use crate::core::Core;
+use crate::core::event::{Actions, ApplyJob, Event, Inbox};
+use crate::metrics::NodeMetrics;
+use crate::queue::{Mailbox, Taken};
+use crate::raft::RaftGroup;
+use crate::{applier, checkpointer, persist};
+
+/// What the threads of one node share.
+pub(crate) struct Shared<S: Storage> {
+    pub(crate) config: NodeConfig,
+    pub(crate) storage: Arc<S>,
+    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<NodeMetrics>,
+    pub(crate) raft: Arc<RaftGroup<S>>,
+    pub(crate) inbox: Mailbox<Inbox<S::Outcome>>,
+    /// The highest number to persist.
+    pub(crate) persist: Mailbox<Option<u64>>,
+    pub(crate) apply: Mailbox<Vec<ApplyJob<S::Outcome>>>,
+    pub(crate) snapshots: Mailbox<Vec<Message>>,
+    /// Filled when enough was applied to make it durable before time.
+    pub(crate) checkpoint: Mailbox<()>,
+    end: Mutex<End>,
+    ended: Condvar,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct End {
+    stopped: bool,
+    failure: Option<String>,
+}
+
+/// Starts the threads.
+pub(crate) fn start<S: Storage>(
+    config: NodeConfig,
+    core: Core<S>,
+    storage: Arc<S>,
+    transport: Arc<dyn Transport>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<NodeMetrics>,
+) -> Result<Arc<Shared<S>>, NodeError> {
+    transport.set_peers(&peers(config.id, &storage.membership()));
+    metrics.applied_index.set(storage.applied().index.0);
+    let shared = Arc::new(Shared {
+        raft: Arc::clone(core.raft()),
+        config,
+        storage,
+        transport,
+        clock,
+        metrics,
+        inbox: Mailbox::default(),
+        persist: Mailbox::default(),
+        apply: Mailbox::default(),
+        snapshots: Mailbox::default(),
+        checkpoint: Mailbox::default(),
+        end: Mutex::default(),
+        ended: Condvar::new(),
+        threads: Mutex::default(),
+    });
+    let result = [
+        spawn(&shared, "harmony-wal", persist::run),
+        spawn(&shared, "harmony-apply", applier::run),
+        spawn(&shared, "harmony-snapshot", send_snapshots),
+        spawn(&shared, "harmony-checkpoint", checkpointer::run),
+        spawn(&shared, "harmony-raft", move |shared| run(shared, core)),
+    ]
+    .into_iter()
+    .collect::<Result<(), NodeError>>();
+    if let Err(error) = result {
+        shared.stop();
+        return Err(error);
+    }
+    Ok(shared)
+}
+
+/// Runs `work` on a thread of its own. Its error, or a panic, is the end of the node.
+fn spawn<S: Storage>(
+    shared: &Arc<Shared<S>>,
+    name: &str,
+    work: impl FnOnce(&Shared<S>) -> Result<(), NodeError> + Send + 'static,
+) -> Result<(), NodeError> {
+    let own = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+        match catch_unwind(AssertUnwindSafe(|| work(&own))) {
+            // Stopping is no failure, wherever a thread noticed it.
+            Ok(Ok(()) | Err(NodeError::Stopped)) => {}
+            Ok(Err(error)) => own.fail(error.to_string()),
+            Err(panic) => {
+                let reason = panic
+                    .downcast_ref::<String>()
+                    .cloned()
+                    .or_else(|| panic.downcast_ref::<&str>().map(|&reason| reason.to_owned()));
+                let reason = own.raft.failure().or(reason).unwrap_or_else(|| "panic".to_owned());
+                own.fail(reason);
+            }
+        }
+        // Whoever still waits in a mailbox that nobody reads any more is told so.
+        own.close();
+    });
+    match thread {
+        Ok(thread) => {
+            shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+            Ok(())
+        }
+        Err(error) => {
+            tracing::error!(name, %error, "the system refuses a thread");
+            Err(NodeError::Stopped)
+        }
+    }
+}
+
+/// The raft thread.
+fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeError> {
+    let beat = Duration::from_millis(shared.config.heartbeat_interval_ms);
+    let mut next_beat = shared.clock.now() + beat;
+    carry_out(shared, core.turn(Inbox::default())?);
+    loop {
+        let wait = next_beat.saturating_sub(shared.clock.now());
+        let mut inbox = match shared.inbox.take(Some(wait)) {
+            Taken::Content(inbox) => inbox,
+            Taken::TimedOut => Inbox::default(),
+            Taken::Closed => return Ok(()),
+        };
+        // One beat after a stall, however long: a run of them would start an election.
+        let now = shared.clock.now();
+        if next_beat <= now {
+            inbox.push(Event::Tick);
+            next_beat = now + beat;
+        }
+        carry_out(shared, core.turn(inbox)?);
+    }
+}
+
+fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) {
+    let Actions { persist, sends, snapshots, apply, replies, reads, changes } = actions;
+    if let Some(number) = persist {
+        shared.persist.put(|highest| *highest = Some(number));
+    }
+    for (to, messages) in sends {
+        shared.metrics.messages_sent.add(messages.len() as u64);
+        shared.transport.send(to, messages);
+    }
+    if !apply.is_empty() {
+        shared.apply.put(|jobs| jobs.extend(apply));
+    }
+    if !snapshots.is_empty() {
+        shared.snapshots.put(|waiting| waiting.extend(snapshots));
+    }
+    // Dropping them wakes each sink once.
+    drop((replies, reads, changes));
+}
+
+/// The snapshot thread: content for members that lag too far behind.
+fn send_snapshots<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    loop {
+        let announcements = match shared.snapshots.take(None) {
+            Taken::Content(announcements) => announcements,
+            Taken::TimedOut => continue,
+            Taken::Closed => return Ok(()),
+        };
+        for mut announcement in announcements {
+            let snapshot = shared.storage.create_snapshot()?;
+            // Raft asked at the applied index of then; the state machine has only moved on since.
+            tracing::info!(to = %announcement.to, index = %snapshot.meta.index, "sending a snapshot");
+            announcement.snapshot = Some(Box::new(snapshot.meta.clone()));
+            shared.metrics.snapshots_sent.add(1);
+            shared.transport.send_snapshot(announcement, snapshot);
+        }
+    }
+}
+
+/// Everybody but this node.
+pub(crate) fn peers(me: NodeId, membership: &Membership) -> Vec<Member> {
+    membership.members.values().filter(|member| member.id != me).cloned().collect()
+}
+
+impl<S: Storage> Shared<S> {
+    /// Ends the node because this machine failed: nothing is acknowledged from here on.
+    pub(crate) fn fail(&self, reason: String) {
+        tracing::error!(node = %self.config.id, reason, "the node has failed");
+        let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        end.failure.get_or_insert(reason);
+        drop(end);
+        self.close();
+    }
+
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
+    }
+
+    pub(crate) fn wait_stopped(&self) -> Option<String> {
+        let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
+        let end = self.ended.wait_while(end, |end| !end.stopped).unwrap_or_else(PoisonError::into_inner);
+        end.failure.clone()
+    }
+
+    /// Lets every thread run dry.
+    fn close(&self) {
+        self.raft.stop();
+        self.inbox.close();
+        self.persist.close();
+        self.apply.close();
+        self.snapshots.close();
+        self.checkpoint.close();
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
+        self.ended.notify_all();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.close();
+        self.transport.stop();
+        let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
+        for thread in threads {
+            // Its panic, if any, was recorded as the node's failure. A sink may stop the node from one of its threads.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
+        }
+        // A thread that failed left its mailbox unread.
+        drop((self.inbox.take(None), self.apply.take(None)));
+    }
+}
+
+/// The way in for peers.
+pub(crate) struct Sink<S: Storage> {
+    shared: Weak<Shared<S>>,
+}
+
+impl<S: Storage> Sink<S> {
+    pub(crate) fn new(shared: &Arc<Shared<S>>) -> Self {
+        Self { shared: Arc::downgrade(shared) }
+    }
+
+    fn push(&self, event: Event<S::Outcome>) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.inbox.put(|inbox| inbox.push(event));
+        }
+    }
+}
+
+impl<S: Storage> PeerSink for Sink<S> {
+    fn receive(&self, from: NodeId, message: PeerMessage) {
+        self.push(Event::Peer { from, message });
+    }
+
+    fn receive_snapshot(&self, announcement: Message, snapshot: Snapshot) -> Result<(), NodeError> {
+        let shared = self.shared.upgrade().ok_or(NodeError::Stopped)?;
+        let taken = shared.inbox.put(|inbox| {
+            let room = !inbox.has_snapshot();
+            if room {
+                inbox.push(Event::Snapshot { announcement, snapshot });
+            }
+            room
+        });
+        match taken {
+            Some(true) => Ok(()),
+            Some(false) => Err(NodeError::Busy),
+            None => Err(NodeError::Stopped),
+        }
+    }
+
+    fn unreachable(&self, peer: NodeId) {
+        self.push(Event::Unreachable { peer });
+    }
+
+    fn snapshot_sent(&self, peer: NodeId, arrived: bool) {
+        self.push(Event::SnapshotSent { peer, arrived });
+    }
+}

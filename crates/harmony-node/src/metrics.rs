@@ -1,0 +1,122 @@
+//! What a node counts, as plain numbers: whoever serves them brings the format.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Upper bounds of the sync histogram's buckets, microseconds; one more bucket holds the rest.
+pub const SYNC_BUCKETS_US: [u64; 14] =
+    [50, 100, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 1_000_000, 8_000_000];
+
+/// A number that only grows, or is set.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds.
+    pub fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Replaces.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// How long syncs of the log took.
+#[derive(Debug, Default)]
+pub struct Histogram {
+    buckets: [Counter; SYNC_BUCKETS_US.len() + 1],
+    sum_us: Counter,
+}
+
+impl Histogram {
+    /// Counts one.
+    pub fn record(&self, took: Duration) {
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = SYNC_BUCKETS_US.partition_point(|bound| *bound < took_us);
+        self.buckets[bucket].add(1);
+        self.sum_us.add(took_us);
+    }
+
+    /// Counts by bucket, not cumulative; the last is for everything above the last bound.
+    #[must_use]
+    pub fn buckets(&self) -> [u64; SYNC_BUCKETS_US.len() + 1] {
+        std::array::from_fn(|slot| self.buckets[slot].get())
+    }
+
+    /// Sum of all, microseconds.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        self.sum_us.get()
+    }
+}
+
+/// What a node counts.
+#[derive(Debug, Default)]
+pub struct NodeMetrics {
+    /// Proposals that this node's clients made.
+    pub proposals: Counter,
+    /// Proposals refused or ended unknown.
+    pub proposals_failed: Counter,
+    /// Proposals appended to this leader's log and not yet applied.
+    pub proposals_pending: Counter,
+    /// Commit index.
+    pub committed_index: Counter,
+    /// Applied index.
+    pub applied_index: Counter,
+    /// Last index on disk as far as this node was told.
+    pub last_index: Counter,
+    /// Term.
+    pub term: Counter,
+    /// Leader's id, 0 for none.
+    pub leader: Counter,
+    /// How often the leader changed, as seen from here.
+    pub leader_changes: Counter,
+    /// Read index rounds asked for.
+    pub read_rounds: Counter,
+    /// Read index rounds that were asked for again.
+    pub read_retries: Counter,
+    /// Linearizable reads that were let through.
+    pub reads: Counter,
+    /// Messages to peers.
+    pub messages_sent: Counter,
+    /// Messages from peers.
+    pub messages_received: Counter,
+    /// Messages from peers that made no sense.
+    pub messages_invalid: Counter,
+    /// Snapshots sent.
+    pub snapshots_sent: Counter,
+    /// Snapshots installed.
+    pub snapshots_installed: Counter,
+    /// Checkpoints of the state machine.
+    pub checkpoints: Counter,
+    /// Entries applied.
+    pub entries_applied: Counter,
+    /// Batches in which they were applied.
+    pub apply_batches: Counter,
+    /// Syncs of the log.
+    pub syncs: Histogram,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_lands_in_the_bucket_that_bounds_it() {
+        let histogram = Histogram::default();
+        histogram.record(Duration::from_micros(50));
+        histogram.record(Duration::from_micros(51));
+        histogram.record(Duration::from_secs(60));
+        let buckets = histogram.buckets();
+        assert_eq!((buckets[0], buckets[1], buckets[SYNC_BUCKETS_US.len()]), (1, 1, 1));
+        assert_eq!(histogram.sum_us(), 60_000_101);
+    }
+}

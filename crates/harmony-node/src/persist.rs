@@ -1,0 +1,24 @@
+//! The WAL thread: one sync for everything that waits.
+
+use harmony_types::{NodeError, Storage};
+
+use crate::core::event::Event;
+use crate::driver::Shared;
+use crate::queue::Taken;
+
+/// Syncs until the node stops. An error is the end of the node: nobody knows what is on disk, and a second sync would
+/// prove nothing.
+pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    loop {
+        let highest = match shared.persist.take(None) {
+            Taken::Content(highest) => highest,
+            Taken::TimedOut => continue,
+            Taken::Closed => return Ok(()),
+        };
+        let Some(number) = highest else { continue };
+        let began = shared.clock.now();
+        shared.storage.sync()?;
+        shared.metrics.syncs.record(shared.clock.now().saturating_sub(began));
+        shared.inbox.put(|inbox| inbox.push(Event::Persisted { number }));
+    }
+}

@@ -1,0 +1,449 @@
+//! The `raft` crate behind the contract's [`RaftNode`]. Only this module and those below it name its types.
+//!
+//! [`RaftGroup`] adds to the trait what the core must see to keep the rules of order: see [`View`].
+#![allow(
+    clippy::field_reassign_with_default,
+    reason = "raft's generated types carry caches beside their fields"
+)]
+
+mod convert;
+mod logger;
+mod members;
+mod storage;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use ::raft::{Config, RawNode, SnapshotStatus, StateRole};
+use bytes::Bytes;
+use harmony_types::config::NodeConfig;
+use harmony_types::limits;
+use harmony_types::raft::{Progress, RaftState};
+use harmony_types::{
+    ConfChange, ConfChangeType, Entry, EntryType, HardState, LogIndex, Membership, Message, MessageType,
+    NodeError, NodeId, RaftNode, Ready, Role, Status, Storage, Term,
+};
+use raft_proto::eraftpb;
+
+use self::storage::LogStore;
+pub(crate) use self::storage::is_conf_change;
+use crate::bounds;
+
+/// What the core looks at between two calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) state: RaftState,
+    pub(crate) leader: Option<NodeId>,
+    pub(crate) term: Term,
+    pub(crate) commit: LogIndex,
+    pub(crate) last: LogIndex,
+    /// The leader has committed an entry of its own term: before, it does not know what is committed.
+    pub(crate) committed_in_term: bool,
+    /// Leadership is being handed over: no proposal is taken.
+    pub(crate) transferring: bool,
+    /// This node is the only voter.
+    pub(crate) single_voter: bool,
+    /// A received snapshot waits for the next ready state.
+    pub(crate) snapshot_pending: bool,
+    /// This node may become leader.
+    pub(crate) promotable: bool,
+}
+
+/// One member's Raft state machine.
+pub(crate) struct RaftGroup<S: Storage> {
+    id: NodeId,
+    inner: Mutex<Inner<S>>,
+    failure: Arc<Mutex<Option<String>>>,
+}
+
+struct Inner<S: Storage> {
+    raw: RawNode<LogStore<S>>,
+    /// The ready state taken last, until `advance`.
+    taken: Option<::raft::Ready>,
+    stopped: bool,
+}
+
+impl<S: Storage> RaftGroup<S> {
+    /// Starts from what `storage` holds.
+    ///
+    /// # Errors
+    /// The configuration has mistakes, or the storage's parts do not fit together.
+    pub(crate) fn open(config: &NodeConfig, storage: Arc<S>) -> Result<Self, NodeError> {
+        let failure = Arc::new(Mutex::new(None));
+        let applied = storage.applied().index;
+        let store = LogStore::open(storage, Arc::clone(&failure))?;
+        let raw = RawNode::new(&raft_config(config, applied), store, &logger::logger(config.id.to_string()))
+            .map_err(|error| NodeError::InvalidMessage { reason: format!("raft configuration: {error}") })?;
+        Ok(Self { id: config.id, inner: Mutex::new(Inner { raw, taken: None, stopped: false }), failure })
+    }
+
+    /// The hard state that it started from: the disk's, with the commit index brought up to the applied index.
+    pub(crate) fn start_state(&self) -> HardState {
+        self.lock().raw.store().start()
+    }
+
+    pub(crate) fn view(&self) -> View {
+        let inner = self.lock();
+        let raft = &inner.raw.raft;
+        View {
+            state: state_from_raft(raft.state),
+            leader: NodeId::new(raft.leader_id),
+            term: Term(raft.term),
+            commit: LogIndex(raft.raft_log.committed),
+            last: LogIndex(raft.raft_log.last_index()),
+            committed_in_term: raft.state == StateRole::Leader && raft.commit_to_current_term(),
+            transferring: raft.lead_transferee.is_some(),
+            single_voter: raft.prs().is_singleton() && raft.prs().conf().voters().contains(self.id.get()),
+            snapshot_pending: inner.raw.snap().is_some_and(|snapshot| !snapshot.is_empty()),
+            promotable: raft.promotable(),
+        }
+    }
+
+    /// Why raft could not read its log, when it could not.
+    pub(crate) fn failure(&self) -> Option<String> {
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes in a committed membership change: the voter sets after it, and what was changed. No voter sets when the
+    /// change is impossible now: every member finds the same, and nothing changes.
+    ///
+    /// # Errors
+    /// [`NodeError::InvalidMessage`]: the entry makes no sense; this release must not skip it.
+    pub(crate) fn apply_conf_change(
+        &self,
+        entry: &Entry,
+    ) -> Result<(Option<Membership>, Option<ConfChange>), NodeError> {
+        if entry.entry_type != EntryType::ConfChangeV2 {
+            let reason = format!("entry {} has an unknown form of membership change", entry.index);
+            return Err(NodeError::InvalidMessage { reason });
+        }
+        let (raft, change) = members::decode_change(entry.data.clone()).map_err(|reason| {
+            NodeError::InvalidMessage { reason: format!("membership change {}: {reason}", entry.index) }
+        })?;
+        match self.lock().raw.apply_conf_change(&raft) {
+            Ok(state) => Ok((Some(convert::conf_state_from_raft(&state)), change)),
+            Err(error) => {
+                tracing::warn!(index = %entry.index, %error, "membership change is impossible and was skipped");
+                Ok((None, change))
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner<S>> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Proposes entries, in one step.
+    fn propose_entries(&self, entries: Vec<eraftpb::Entry>) -> Result<(LogIndex, Term), NodeError> {
+        let mut inner = self.lock();
+        if inner.stopped {
+            return Err(NodeError::Stopped);
+        }
+        let raft = &mut inner.raw.raft;
+        // Raft itself would pass a follower's proposal on and forget it; we pass them on where we can hear the answer.
+        if raft.state != StateRole::Leader {
+            return Err(NodeError::NotLeader { leader: NodeId::new(raft.leader_id) });
+        }
+        let place = (LogIndex(raft.raft_log.last_index() + 1), Term(raft.term));
+        let mut message = eraftpb::Message::default();
+        message.set_msg_type(eraftpb::MessageType::MsgPropose);
+        message.from = self.id.get();
+        message.set_entries(entries.into());
+        match raft.step(message) {
+            Ok(()) => Ok(place),
+            Err(_) if raft.prs().get(self.id.get()).is_none() => Err(NodeError::NotLeader { leader: None }),
+            Err(_) => Err(NodeError::Busy),
+        }
+    }
+}
+
+impl<S: Storage> RaftNode for RaftGroup<S> {
+    fn propose(&self, data: Vec<Bytes>) -> Result<(LogIndex, Term), NodeError> {
+        assert!(!data.is_empty(), "raft panics on a proposal of nothing");
+        let entries = data.into_iter().map(|data| {
+            let mut entry = eraftpb::Entry::default();
+            entry.data = data;
+            entry
+        });
+        self.propose_entries(entries.collect())
+    }
+
+    fn propose_conf_change(&self, change: &ConfChange) -> Result<(LogIndex, Term), NodeError> {
+        self.check_change(change).map_err(|reason| NodeError::Membership { reason })?;
+        let mut entry = eraftpb::Entry::default();
+        entry.entry_type = eraftpb::EntryType::EntryConfChangeV2;
+        entry.data = members::encode_change(change);
+        self.propose_entries(vec![entry])
+    }
+
+    fn step(&self, message: Message) -> Result<(), NodeError> {
+        let mut inner = self.lock();
+        if inner.stopped {
+            return Err(NodeError::Stopped);
+        }
+        let raft = &inner.raw.raft;
+        check_message(self.id, raft.term, raft.raft_log.last_index(), &message)?;
+        match inner.raw.step(convert::message_to_raft(message)) {
+            // An answer from a member that was removed meanwhile, or a read index that cannot be served now.
+            Ok(()) | Err(::raft::Error::StepPeerNotFound | ::raft::Error::ProposalDropped) => Ok(()),
+            Err(error) => Err(NodeError::InvalidMessage { reason: error.to_string() }),
+        }
+    }
+
+    fn tick(&self) {
+        let mut inner = self.lock();
+        if !inner.stopped {
+            inner.raw.tick();
+        }
+    }
+
+    fn campaign(&self) -> Result<(), NodeError> {
+        let mut inner = self.lock();
+        if inner.stopped {
+            return Err(NodeError::Stopped);
+        }
+        if !inner.raw.raft.promotable() {
+            return Err(NodeError::InvalidMessage { reason: "this member may not lead".to_owned() });
+        }
+        inner.raw.campaign().map_err(|error| NodeError::InvalidMessage { reason: error.to_string() })
+    }
+
+    fn read_index(&self, context: Bytes) {
+        let mut inner = self.lock();
+        if !inner.stopped {
+            inner.raw.read_index(context.into());
+        }
+    }
+
+    fn transfer_leader(&self, to: NodeId) -> Result<(), NodeError> {
+        let mut inner = self.lock();
+        if inner.stopped {
+            return Err(NodeError::Stopped);
+        }
+        if !inner.raw.raft.prs().conf().voters().contains(to.get()) {
+            return Err(NodeError::BadTransferee { to });
+        }
+        inner.raw.transfer_leader(to.get());
+        Ok(())
+    }
+
+    fn status(&self) -> Status {
+        let inner = self.lock();
+        let raft = &inner.raw.raft;
+        let mut progress: Vec<Progress> = Vec::new();
+        if raft.state == StateRole::Leader {
+            for (id, one) in raft.prs().iter() {
+                if let Some(id) = NodeId::new(*id) {
+                    let recent_active = one.recent_active || id == self.id;
+                    progress.push(Progress { id, matched: LogIndex(one.matched), recent_active });
+                }
+            }
+            progress.sort_unstable_by_key(|one| one.id);
+        }
+        Status {
+            id: self.id,
+            state: state_from_raft(raft.state),
+            leader: NodeId::new(raft.leader_id),
+            term: Term(raft.term),
+            commit: LogIndex(raft.raft_log.committed),
+            applied: LogIndex(raft.raft_log.applied),
+            last: LogIndex(raft.raft_log.last_index()),
+            progress,
+            is_learner: raft.prs().conf().learners().contains(&self.id.get()),
+        }
+    }
+
+    fn lead(&self) -> Option<NodeId> {
+        NodeId::new(self.lock().raw.raft.leader_id)
+    }
+
+    fn ready(&self) -> Option<Ready> {
+        let mut inner = self.lock();
+        if inner.stopped || !inner.raw.has_ready() {
+            return None;
+        }
+        assert!(inner.taken.is_none(), "a ready state was taken before the last one was advanced");
+        let mut raft = inner.raw.ready();
+        let mut ready = Ready {
+            number: raft.number(),
+            hard_state: raft.hs().map(convert::hard_state_from_raft),
+            // Raft keeps its own copy until `advance`; the payloads are shared.
+            entries: raft.take_entries().into_iter().map(convert::entry_from_raft).collect(),
+            snapshot: None,
+            committed_entries: raft
+                .take_committed_entries()
+                .into_iter()
+                .map(convert::entry_from_raft)
+                .collect(),
+            messages: messages_from_raft(raft.take_messages()),
+            persisted_messages: messages_from_raft(raft.take_persisted_messages()),
+            read_states: raft.take_read_states().into_iter().map(convert::read_state_from_raft).collect(),
+            must_sync: raft.must_sync(),
+        };
+        if !raft.snapshot().is_empty() {
+            let meta = convert::snapshot_meta_from_raft(raft.snapshot());
+            ready.snapshot = Some(harmony_types::Snapshot { meta, ..Default::default() });
+        }
+        inner.taken = Some(raft);
+        Some(ready)
+    }
+
+    fn advance(&self) {
+        let mut inner = self.lock();
+        if let Some(taken) = inner.taken.take() {
+            inner.raw.advance_append_async(taken);
+        }
+    }
+
+    fn persisted(&self, number: u64) {
+        let mut inner = self.lock();
+        if !inner.stopped {
+            inner.raw.on_persist_ready(number);
+        }
+    }
+
+    fn applied(&self, index: LogIndex) {
+        let mut inner = self.lock();
+        // A snapshot's installation may have gone past a report that was still under way.
+        if !inner.stopped && inner.raw.raft.raft_log.applied < index.0 {
+            inner.raw.advance_apply_to(index.0);
+        }
+    }
+
+    fn report_unreachable(&self, peer: NodeId) {
+        let mut inner = self.lock();
+        if !inner.stopped {
+            inner.raw.report_unreachable(peer.get());
+        }
+    }
+
+    fn report_snapshot(&self, peer: NodeId, arrived: bool) {
+        let mut inner = self.lock();
+        if !inner.stopped {
+            let status = if arrived { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+            inner.raw.report_snapshot(peer.get(), status);
+        }
+    }
+
+    fn stop(&self) {
+        self.lock().stopped = true;
+    }
+}
+
+impl<S: Storage> RaftGroup<S> {
+    /// Refuses what raft would silently turn into an empty entry, and what would end the cluster.
+    fn check_change(&self, change: &ConfChange) -> Result<(), String> {
+        let inner = self.lock();
+        let raft = &inner.raw.raft;
+        let id = change.member.id;
+        let is_voter = raft.prs().conf().voters().contains(id.get());
+        let is_learner = raft.prs().conf().learners().contains(&id.get());
+        if raft.has_pending_conf() {
+            return Err("another change is under way".to_owned());
+        }
+        // Two changes of different terms could overlap without a common quorum otherwise.
+        if raft.state == StateRole::Leader && !raft.commit_to_current_term() {
+            return Err("the leader has not committed anything in its term yet".to_owned());
+        }
+        match change.change_type {
+            ConfChangeType::AddVoter if is_voter => Err(format!("member {id} is a voter already")),
+            ConfChangeType::AddLearner if is_voter || is_learner => {
+                Err(format!("member {id} exists already"))
+            }
+            ConfChangeType::Remove if !is_voter && !is_learner => Err(format!("member {id} does not exist")),
+            ConfChangeType::Remove if is_voter && raft.prs().is_singleton() => {
+                Err(format!("member {id} is the last voter"))
+            }
+            ConfChangeType::Update if !is_voter && !is_learner => Err(format!("member {id} does not exist")),
+            ConfChangeType::Update if is_learner != (change.member.role == Role::Learner) => {
+                Err("an update does not change the role".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn raft_config(config: &NodeConfig, applied: LogIndex) -> Config {
+    let election_tick = usize::try_from(config.election_ticks()).unwrap_or(usize::MAX / 4);
+    Config {
+        id: config.id.get(),
+        election_tick,
+        heartbeat_tick: 1,
+        applied: applied.0,
+        max_size_per_msg: limits::APPEND_BYTES_MAX,
+        max_inflight_msgs: limits::INFLIGHT_MESSAGES_MAX,
+        check_quorum: true,
+        pre_vote: true,
+        batch_append: true,
+        max_uncommitted_size: config.uncommitted_bytes_max.max(limits::APPEND_BYTES_MAX),
+        max_committed_size_per_ready: bounds::APPLY_BATCH_BYTES_MAX,
+        ..Config::default()
+    }
+}
+
+/// Refuses messages that would make raft panic or believe nonsense. A transport has checked numbers and lengths.
+fn check_message(me: NodeId, term: u64, last: u64, message: &Message) -> Result<(), NodeError> {
+    let invalid = |reason: String| Err(NodeError::InvalidMessage { reason });
+    if message.to != me {
+        return invalid(format!("a message to {} arrived at {me}", message.to));
+    }
+    // A transfer is passed on in the name of the member that is to lead.
+    if message.from == me && message.message_type != MessageType::TransferLeader {
+        return invalid("a message from this node itself".to_owned());
+    }
+    match message.message_type {
+        MessageType::Append => {
+            let mut previous = (message.index, message.log_term);
+            for entry in &message.entries {
+                if previous.0.0.checked_add(1) != Some(entry.index.0) || entry.term < previous.1 {
+                    return invalid(format!("entry {} does not follow {}", entry.index, previous.0));
+                }
+                previous = (entry.index, entry.term);
+            }
+            if message.term < previous.1 {
+                return invalid(format!("entry {} is of a term above the sender's", previous.0));
+            }
+        }
+        // A leader tells a follower to commit only what the follower said it has.
+        MessageType::Heartbeat if Term(term) <= message.term && last < message.commit.0 => {
+            return Err(NodeError::Storage(harmony_types::StorageError::InvalidIndex {
+                index: message.commit,
+                reason: format!(
+                    "the leader knows that this member held it, but its log ends at {last}: acknowledged entries \
+                     were lost here; remove this member and add it again under a new id"
+                ),
+            }));
+        }
+        MessageType::ReadIndex | MessageType::ReadIndexResponse if message.entries.len() != 1 => {
+            return invalid(format!("a read index with {} contexts", message.entries.len()));
+        }
+        MessageType::Snapshot => match &message.snapshot {
+            None => return invalid("a snapshot message without a snapshot".to_owned()),
+            Some(meta) => {
+                if meta.index == LogIndex::ZERO || meta.membership.voters.is_empty() {
+                    return invalid("a snapshot of nothing".to_owned());
+                }
+                if let Err(reason) = meta.membership.check() {
+                    return invalid(reason);
+                }
+            }
+        },
+        _ => {}
+    }
+    Ok(())
+}
+
+fn messages_from_raft(messages: Vec<eraftpb::Message>) -> Vec<Message> {
+    messages.into_iter().filter_map(convert::message_from_raft).collect()
+}
+
+fn state_from_raft(state: StateRole) -> RaftState {
+    match state {
+        StateRole::Follower => RaftState::Follower,
+        StateRole::Candidate => RaftState::Candidate,
+        StateRole::Leader => RaftState::Leader,
+        StateRole::PreCandidate => RaftState::PreCandidate,
+    }
+}
+
+#[cfg(test)]
+mod tests;

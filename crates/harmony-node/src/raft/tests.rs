@@ -1,0 +1,1 @@
+//! What raft would panic on, and does not get to see.

@@ -1,0 +1,15 @@
+//! How nodes reach each other: in one process, or over TCP.
+//!
+//! A transport is made first, then the node on it, then the two are joined: `transport.attach(node.peer_sink())`. What
+//! arrives in between is lost, as any message may be.
+
+mod frame;
+mod handshake;
+mod memory;
+mod peer;
+mod snapshot;
+mod tcp;
+pub(crate) mod wire;
+
+pub use self::memory::{MemoryNetwork, MemoryTransport};
+pub use self::tcp::{TcpTransport, TcpTransportConfig, TransportError, TransportMetrics};

@@ -1,0 +1,164 @@
+//! The first frame in each direction: who dials, whom, of which cluster, in which version, for what.
+
+use std::io::{self, Read, Write};
+
+use bytes::{Bytes, BytesMut};
+use harmony_types::config::Identity;
+use harmony_types::{ClusterId, NodeId};
+use prost::Message as _;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+use crate::transport::frame::{self, HEAD_BYTES, Head};
+use crate::transport::wire::{Hello, MAGIC, PROTOCOL_VERSION, Purpose};
+
+/// Largest frame before a connection is known to be a peer's, bytes.
+const HELLO_BYTES_MAX: usize = 4 << 10;
+
+/// This side of a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Own {
+    pub(super) cluster: ClusterId,
+    pub(super) node: NodeId,
+}
+
+impl Own {
+    pub(super) fn new(identity: Identity) -> Option<Self> {
+        Some(Self { cluster: identity.cluster, node: identity.node? })
+    }
+
+    fn hello(self, to: u64, purpose: Purpose, refusal: String) -> Hello {
+        Hello {
+            magic: MAGIC,
+            version: PROTOCOL_VERSION,
+            cluster: self.cluster.0,
+            from: self.node.get(),
+            to,
+            purpose: purpose as i32,
+            refusal,
+        }
+    }
+
+    /// What both sides check of the other.
+    fn check(self, hello: &Hello) -> Result<NodeId, String> {
+        if hello.magic != MAGIC {
+            return Err("this is no peer of a harmony cluster".to_owned());
+        }
+        if hello.version != PROTOCOL_VERSION {
+            return Err(format!(
+                "peer protocol version {}, this release speaks {PROTOCOL_VERSION}",
+                hello.version
+            ));
+        }
+        if hello.cluster != self.cluster.0 {
+            return Err(format!("cluster {:x}, this member is of cluster {}", hello.cluster, self.cluster));
+        }
+        if hello.to != self.node.get() {
+            return Err(format!("member {:x} is wanted here, this is member {}", hello.to, self.node));
+        }
+        NodeId::new(hello.from)
+            .filter(|from| *from != self.node)
+            .ok_or_else(|| format!("a peer that calls itself member {:x}", hello.from))
+    }
+
+    /// The accepting side: who dialed and for what, and the answer to send either way.
+    fn accept(self, frame: Bytes) -> (Result<(NodeId, Purpose), String>, BytesMut) {
+        let hello = Hello::decode(frame).unwrap_or_default();
+        let result = self.check(&hello).and_then(|from| match hello.purpose() {
+            Purpose::Unspecified => Err("a connection for an unknown purpose".to_owned()),
+            purpose => Ok((from, purpose)),
+        });
+        let refusal = result.as_ref().err().cloned().unwrap_or_default();
+        (result, encode(&self.hello(hello.from, hello.purpose(), refusal)))
+    }
+
+    /// The dialing side: whether the answer is the expected member's consent.
+    fn accepted(self, expected: NodeId, frame: Bytes) -> Result<(), String> {
+        let hello = Hello::decode(frame).map_err(|error| error.to_string())?;
+        if hello.magic == MAGIC && !hello.refusal.is_empty() {
+            return Err(format!("refused by the other side: {}", hello.refusal));
+        }
+        let from = self.check(&hello)?;
+        if from == expected { Ok(()) } else { Err(format!("member {from} answers, {expected} is expected")) }
+    }
+}
+
+fn encode(hello: &Hello) -> BytesMut {
+    let mut out = BytesMut::new();
+    frame::encode(hello, HELLO_BYTES_MAX, &mut out).expect("a hello is small");
+    out
+}
+
+/// Greets the member that was dialed.
+///
+/// # Errors
+/// The connection, or a refusal by either side, in words.
+pub(super) async fn dial(
+    own: Own,
+    to: NodeId,
+    purpose: Purpose,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> io::Result<()> {
+    stream.write_all(&encode(&own.hello(to.get(), purpose, String::new()))).await?;
+    let answer = read_frame(stream, HELLO_BYTES_MAX).await?;
+    own.accepted(to, answer).map_err(refused)
+}
+
+/// As [`dial`], on a thread that may block.
+pub(super) fn dial_blocking(
+    own: Own,
+    to: NodeId,
+    purpose: Purpose,
+    stream: &mut (impl Read + Write),
+) -> io::Result<()> {
+    stream.write_all(&encode(&own.hello(to.get(), purpose, String::new())))?;
+    let answer = read_frame_blocking(stream, HELLO_BYTES_MAX)?;
+    own.accepted(to, answer).map_err(refused)
+}
+
+/// Answers whoever dialed.
+///
+/// # Errors
+/// The connection, or why it was refused.
+pub(super) async fn accept(
+    own: Own,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+) -> io::Result<(NodeId, Purpose)> {
+    let hello = read_frame(stream, HELLO_BYTES_MAX).await?;
+    let (result, answer) = own.accept(hello);
+    stream.write_all(&answer).await?;
+    result.map_err(refused)
+}
+
+/// Reads one frame and checks it.
+///
+/// # Errors
+/// The connection; [`io::ErrorKind::InvalidData`] for a frame that is damaged or over `limit`.
+pub(super) async fn read_frame(stream: &mut (impl AsyncRead + Unpin), limit: usize) -> io::Result<Bytes> {
+    let mut head = [0; HEAD_BYTES];
+    stream.read_exact(&mut head).await?;
+    let head = Head::decode(head, limit).map_err(invalid)?;
+    let mut payload = BytesMut::zeroed(head.payload_bytes);
+    stream.read_exact(&mut payload).await?;
+    head.check(&payload).map_err(invalid)?;
+    Ok(payload.freeze())
+}
+
+/// As [`read_frame`], on a thread that may block.
+pub(super) fn read_frame_blocking(stream: &mut impl Read, limit: usize) -> io::Result<Bytes> {
+    let mut head = [0; HEAD_BYTES];
+    stream.read_exact(&mut head)?;
+    let head = Head::decode(head, limit).map_err(invalid)?;
+    let mut payload = BytesMut::zeroed(head.payload_bytes);
+    stream.read_exact(&mut payload)?;
+    head.check(&payload).map_err(invalid)?;
+    Ok(payload.freeze())
+}
+
+fn refused(reason: String) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, reason)
+}
+
+/// An error for what a peer should not have sent.
+pub(super) fn invalid(reason: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, reason.to_string())
+}

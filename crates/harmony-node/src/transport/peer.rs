@@ -1,0 +1,226 @@
+//! One peer: a bounded queue towards it, and the task that keeps a connection and empties the queue.
+
+use std::io;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use harmony_types::{Member, NodeId, PeerMessage, limits};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+
+use crate::transport::frame;
+use crate::transport::handshake;
+use crate::transport::tcp::{Wires, address_of};
+use crate::transport::wire::{self, Purpose};
+
+/// Waits between attempts to connect, milliseconds: the first are quick, as peers start together and come back fast.
+const BACKOFF_MS: [u64; 7] = [10, 20, 50, 100, 200, 500, 1_000];
+
+/// Time for a connection and its handshake.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes encoded before they are written.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// A peer that messages are queued for.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: NodeId,
+    state: Mutex<State>,
+    wake: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    urls: Vec<String>,
+    queue: Vec<PeerMessage>,
+    bytes: usize,
+    connected: bool,
+    closed: bool,
+}
+
+impl Peer {
+    pub(super) fn new(member: &Member) -> Self {
+        let state = State { urls: member.peer_urls.clone(), ..State::default() };
+        Self { id: member.id, state: Mutex::new(state), wake: Notify::new() }
+    }
+
+    /// Where it is reached from now on.
+    pub(super) fn set_urls(&self, urls: &[String]) {
+        let mut state = self.lock();
+        if state.urls != urls {
+            state.urls = urls.to_vec();
+        }
+    }
+
+    pub(super) fn urls(&self) -> Vec<String> {
+        self.lock().urls.clone()
+    }
+
+    /// Queues messages; false when they were dropped instead: the peer is not there, or does not keep up.
+    pub(super) fn push(&self, messages: Vec<PeerMessage>) -> bool {
+        let bytes: usize = messages.iter().map(approximate_bytes).sum();
+        let mut state = self.lock();
+        if !state.connected || limits::PEER_QUEUE_BYTES_MAX < state.bytes.saturating_add(bytes) {
+            return false;
+        }
+        state.bytes += bytes;
+        let was_empty = state.queue.is_empty();
+        state.queue.extend(messages);
+        drop(state);
+        if was_empty {
+            self.wake.notify_one();
+        }
+        true
+    }
+
+    /// Ends its task.
+    pub(super) fn close(&self) {
+        self.lock().closed = true;
+        self.wake.notify_one();
+    }
+
+    fn take(&self) -> Vec<PeerMessage> {
+        let mut state = self.lock();
+        state.bytes = 0;
+        std::mem::take(&mut state.queue)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.lock().closed
+    }
+
+    /// Notes the connection's state and forgets what was queued for the old one.
+    fn set_connected(&self, connected: bool) {
+        let mut state = self.lock();
+        state.connected = connected;
+        state.bytes = 0;
+        state.queue.clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Keeps a connection to the peer until it is closed.
+pub(super) async fn run(peer: std::sync::Arc<Peer>, wires: std::sync::Arc<Wires>) {
+    let mut failures = 0usize;
+    let mut last_error = String::new();
+    while !peer.is_closed() {
+        match connect(&peer, &wires).await {
+            Ok(stream) => {
+                tracing::info!(peer = %peer.id, "connected");
+                wires.metrics.connects.add(1);
+                (failures, last_error) = (0, String::new());
+                peer.set_connected(true);
+                let error = write_queue(&peer, &wires, stream).await;
+                peer.set_connected(false);
+                wires.unreachable(peer.id);
+                match error {
+                    Ok(()) => return,
+                    Err(error) => tracing::warn!(peer = %peer.id, %error, "connection lost"),
+                }
+            }
+            Err(error) => {
+                // A peer that is away says the same thing for hours: it is logged once.
+                let error = error.to_string();
+                if error != last_error {
+                    tracing::warn!(peer = %peer.id, urls = ?peer.urls(), error, "cannot connect");
+                    last_error = error;
+                }
+                wires.unreachable(peer.id);
+                sleep(Duration::from_millis(BACKOFF_MS[failures.min(BACKOFF_MS.len() - 1)])).await;
+                failures += 1;
+            }
+        }
+    }
+}
+
+async fn connect(peer: &Peer, wires: &Wires) -> io::Result<TcpStream> {
+    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL"));
+    for url in peer.urls() {
+        result = match timeout(HANDSHAKE_TIMEOUT, connect_to(peer.id, &url, wires)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer"))),
+        };
+    }
+    result
+}
+
+async fn connect_to(to: NodeId, url: &str, wires: &Wires) -> io::Result<TcpStream> {
+    let address = address_of(url).map_err(handshake::invalid)?;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    handshake::dial(wires.own, to, Purpose::Messages, &mut stream).await?;
+    Ok(stream)
+}
+
+/// Writes what is queued, as much as there is with one write; ends when the peer is closed, or with an error.
+async fn write_queue(peer: &Peer, wires: &Wires, mut stream: TcpStream) -> io::Result<()> {
+    let (mut from_peer, mut to_peer) = stream.split();
+    let mut out = BytesMut::with_capacity(WRITE_BYTES);
+    let mut nothing = [0; 1];
+    loop {
+        let messages = peer.take();
+        if messages.is_empty() {
+            if peer.is_closed() {
+                return Ok(());
+            }
+            tokio::select! {
+                () = peer.wake.notified() => {}
+                // The peer says nothing on this connection; its end is how we learn at once that the peer is gone.
+                read = from_peer.read(&mut nothing) => {
+                    return Err(match read {
+                        Ok(0) => io::Error::new(io::ErrorKind::ConnectionReset, "closed by the peer"),
+                        Ok(_) => handshake::invalid("data where none is expected"),
+                        Err(error) => error,
+                    });
+                }
+            }
+            continue;
+        }
+        for message in messages {
+            let envelope = wire::envelope(message);
+            if let Err(error) = frame::encode(&envelope, limits::PEER_FRAME_BYTES_MAX, &mut out) {
+                tracing::error!(peer = %peer.id, %error, "message not sent");
+            }
+            if WRITE_BYTES <= out.len() {
+                flush(&mut to_peer, &mut out, wires).await?;
+            }
+        }
+        flush(&mut to_peer, &mut out, wires).await?;
+    }
+}
+
+async fn flush(
+    to_peer: &mut (impl AsyncWriteExt + Unpin),
+    out: &mut BytesMut,
+    wires: &Wires,
+) -> io::Result<()> {
+    to_peer.write_all(out).await?;
+    wires.metrics.bytes_sent.add(out.len() as u64);
+    out.clear();
+    // One large message must not keep its memory for ever.
+    if 4 * WRITE_BYTES < out.capacity() {
+        *out = BytesMut::with_capacity(WRITE_BYTES);
+    }
+    Ok(())
+}
+
+fn approximate_bytes(message: &PeerMessage) -> usize {
+    const OVERHEAD: usize = 64;
+    OVERHEAD
+        + match message {
+            PeerMessage::Raft(message) => {
+                let entries: usize = message.entries.iter().map(|entry| entry.data.len() + OVERHEAD).sum();
+                entries + message.context.len()
+            }
+            PeerMessage::Propose { data, .. } => data.len(),
+            PeerMessage::ProposeReply { result, .. } => result.as_ref().map_or(0, bytes::Bytes::len),
+        }
+}

@@ -1,0 +1,334 @@
+//! What peers say to each other, as protobuf of our own with frozen tags. Every number is checked on its way in.
+
+use bytes::Bytes;
+use harmony_types::transport::ForwardError;
+use harmony_types::{
+    Entry, EntryType, LogIndex, Member, Membership, Message, MessageType, NodeId, PeerMessage, Role,
+    SnapshotMeta, Term,
+};
+use prost::Message as _;
+
+/// First field of every handshake: what is not this is no peer.
+pub(super) const MAGIC: u64 = 0x4861_726d_6f6e_7944;
+
+/// Version of everything that peers exchange.
+pub(super) const PROTOCOL_VERSION: u32 = 1;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Purpose {
+    /// Never sent.
+    Unspecified = 0,
+    /// Messages, from the dialing side to the other.
+    Messages = 1,
+    /// One snapshot, then the end.
+    Snapshot = 2,
+}
+
+/// The first frame in each direction of a connection.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Hello {
+    #[prost(fixed64, tag = "1")]
+    pub(super) magic: u64,
+    #[prost(uint32, tag = "2")]
+    pub(super) version: u32,
+    #[prost(fixed64, tag = "3")]
+    pub(super) cluster: u64,
+    #[prost(fixed64, tag = "4")]
+    pub(super) from: u64,
+    #[prost(fixed64, tag = "5")]
+    pub(super) to: u64,
+    #[prost(enumeration = "Purpose", tag = "6")]
+    pub(super) purpose: i32,
+    /// In an answer: why the connection is refused; empty when it is not.
+    #[prost(string, tag = "7")]
+    pub(super) refusal: String,
+}
+
+/// A frame of a connection for messages.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Envelope {
+    #[prost(oneof = "Content", tags = "1, 2, 3")]
+    pub(super) content: Option<Content>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "nearly every frame carries the large one")]
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Content {
+    #[prost(message, tag = "1")]
+    Raft(WireMessage),
+    #[prost(message, tag = "2")]
+    Propose(WirePropose),
+    #[prost(message, tag = "3")]
+    Reply(WireReply),
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WirePropose {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    data: Bytes,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WireReply {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    outcome: Bytes,
+    /// 0: there is an outcome.
+    #[prost(uint32, tag = "3")]
+    error: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct WireMessage {
+    #[prost(uint32, tag = "1")]
+    message_type: u32,
+    #[prost(fixed64, tag = "2")]
+    to: u64,
+    #[prost(fixed64, tag = "3")]
+    from: u64,
+    #[prost(uint64, tag = "4")]
+    term: u64,
+    #[prost(uint64, tag = "5")]
+    log_term: u64,
+    #[prost(uint64, tag = "6")]
+    index: u64,
+    #[prost(message, repeated, tag = "7")]
+    entries: Vec<WireEntry>,
+    #[prost(uint64, tag = "8")]
+    commit: u64,
+    #[prost(uint64, tag = "9")]
+    commit_term: u64,
+    #[prost(message, optional, tag = "10")]
+    snapshot: Option<WireSnapshot>,
+    #[prost(uint64, tag = "11")]
+    request_snapshot: u64,
+    #[prost(bool, tag = "12")]
+    reject: bool,
+    #[prost(uint64, tag = "13")]
+    reject_hint: u64,
+    #[prost(bytes = "bytes", tag = "14")]
+    context: Bytes,
+    #[prost(sint64, tag = "15")]
+    priority: i64,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct WireEntry {
+    #[prost(uint64, tag = "1")]
+    term: u64,
+    #[prost(uint64, tag = "2")]
+    index: u64,
+    #[prost(uint32, tag = "3")]
+    entry_type: u32,
+    #[prost(bytes = "bytes", tag = "4")]
+    data: Bytes,
+}
+
+/// What a snapshot stands for; also the head of a snapshot file.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct WireSnapshot {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+    #[prost(message, repeated, tag = "3")]
+    members: Vec<WireMember>,
+    #[prost(fixed64, repeated, tag = "4")]
+    voters: Vec<u64>,
+    #[prost(fixed64, repeated, tag = "5")]
+    learners: Vec<u64>,
+    #[prost(fixed64, repeated, tag = "6")]
+    voters_outgoing: Vec<u64>,
+    #[prost(fixed64, repeated, tag = "7")]
+    learners_next: Vec<u64>,
+    #[prost(bool, tag = "8")]
+    auto_leave: bool,
+    #[prost(fixed64, repeated, tag = "9")]
+    removed: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+struct WireMember {
+    #[prost(fixed64, tag = "1")]
+    id: u64,
+    #[prost(string, tag = "2")]
+    name: String,
+    #[prost(string, repeated, tag = "3")]
+    peer_urls: Vec<String>,
+    #[prost(string, repeated, tag = "4")]
+    client_urls: Vec<String>,
+    #[prost(bool, tag = "5")]
+    learner: bool,
+}
+
+/// The wire's form of a message; payloads are shared.
+pub(super) fn envelope(message: PeerMessage) -> Envelope {
+    Envelope {
+        content: Some(match message {
+            PeerMessage::Raft(message) => Content::Raft(message_to_wire(*message)),
+            PeerMessage::Propose { request, data } => Content::Propose(WirePropose { request, data }),
+            PeerMessage::ProposeReply { request, result } => {
+                let (outcome, error) = match result {
+                    Ok(outcome) => (outcome, 0),
+                    Err(error) => (Bytes::new(), error as u32),
+                };
+                Content::Reply(WireReply { request, outcome, error })
+            }
+        }),
+    }
+}
+
+/// Reads one frame of a connection for messages.
+///
+/// # Errors
+/// It makes no sense; in words.
+pub(super) fn decode(frame: Bytes) -> Result<PeerMessage, String> {
+    let envelope = Envelope::decode(frame).map_err(|error| error.to_string())?;
+    match envelope.content.ok_or("a message of an unknown kind")? {
+        Content::Raft(message) => Ok(PeerMessage::Raft(Box::new(message_from_wire(message)?))),
+        Content::Propose(WirePropose { request, data }) => Ok(PeerMessage::Propose { request, data }),
+        Content::Reply(WireReply { request, outcome, error }) => {
+            let result = match error {
+                0 => Ok(outcome),
+                1 => Err(ForwardError::NotLeader),
+                2 => Err(ForwardError::Busy),
+                3 => Err(ForwardError::TooLarge),
+                4 => Err(ForwardError::Unknown),
+                other => return Err(format!("unknown answer {other}")),
+            };
+            Ok(PeerMessage::ProposeReply { request, result })
+        }
+    }
+}
+
+/// The wire's form of a message to raft.
+pub(super) fn message_to_wire(message: Message) -> WireMessage {
+    WireMessage {
+        message_type: message.message_type as u32,
+        to: message.to.get(),
+        from: message.from.get(),
+        term: message.term.0,
+        log_term: message.log_term.0,
+        index: message.index.0,
+        entries: message
+            .entries
+            .into_iter()
+            .map(|entry| WireEntry {
+                term: entry.term.0,
+                index: entry.index.0,
+                entry_type: entry.entry_type as u32,
+                data: entry.data,
+            })
+            .collect(),
+        commit: message.commit.0,
+        commit_term: message.commit_term.0,
+        snapshot: message.snapshot.map(|meta| snapshot_to_wire(&meta)),
+        request_snapshot: message.request_snapshot.0,
+        reject: message.reject,
+        reject_hint: message.reject_hint.0,
+        context: message.context,
+        priority: message.priority,
+    }
+}
+
+/// Checks and takes in a message to raft.
+///
+/// # Errors
+/// What is wrong with it.
+pub(super) fn message_from_wire(wire: WireMessage) -> Result<Message, String> {
+    let message_type = u8::try_from(wire.message_type)
+        .ok()
+        .and_then(MessageType::from_u8)
+        .ok_or_else(|| format!("unknown message type {}", wire.message_type))?;
+    let entries = wire.entries.into_iter().map(|entry| {
+        let entry_type = u8::try_from(entry.entry_type)
+            .ok()
+            .and_then(EntryType::from_u8)
+            .ok_or_else(|| format!("unknown entry type {}", entry.entry_type))?;
+        Ok(Entry { term: Term(entry.term), index: LogIndex(entry.index), entry_type, data: entry.data })
+    });
+    Ok(Message {
+        message_type,
+        to: NodeId::new(wire.to).ok_or("a message to member 0")?,
+        from: NodeId::new(wire.from).ok_or("a message from member 0")?,
+        term: Term(wire.term),
+        log_term: Term(wire.log_term),
+        index: LogIndex(wire.index),
+        entries: entries.collect::<Result<_, String>>()?,
+        commit: LogIndex(wire.commit),
+        commit_term: Term(wire.commit_term),
+        snapshot: wire.snapshot.map(|snapshot| snapshot_from_wire(snapshot).map(Box::new)).transpose()?,
+        request_snapshot: LogIndex(wire.request_snapshot),
+        reject: wire.reject,
+        reject_hint: LogIndex(wire.reject_hint),
+        context: wire.context,
+        priority: wire.priority,
+    })
+}
+
+/// The wire's form of what a snapshot stands for.
+pub(crate) fn snapshot_to_wire(meta: &SnapshotMeta) -> WireSnapshot {
+    let numbers = |ids: &std::collections::BTreeSet<NodeId>| ids.iter().map(|id| id.get()).collect();
+    let membership = &meta.membership;
+    let members = membership.members.values().map(|member| WireMember {
+        id: member.id.get(),
+        name: member.name.clone(),
+        peer_urls: member.peer_urls.clone(),
+        client_urls: member.client_urls.clone(),
+        learner: member.role == Role::Learner,
+    });
+    WireSnapshot {
+        index: meta.index.0,
+        term: meta.term.0,
+        members: members.collect(),
+        voters: numbers(&membership.voters),
+        learners: numbers(&membership.learners),
+        voters_outgoing: numbers(&membership.voters_outgoing),
+        learners_next: numbers(&membership.learners_next),
+        auto_leave: membership.auto_leave,
+        removed: numbers(&membership.removed),
+    }
+}
+
+/// Checks and takes in what a snapshot stands for.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn snapshot_from_wire(wire: WireSnapshot) -> Result<SnapshotMeta, String> {
+    fn id(number: u64) -> Result<NodeId, String> {
+        NodeId::new(number).ok_or_else(|| "member 0".to_owned())
+    }
+    fn ids(numbers: Vec<u64>) -> Result<std::collections::BTreeSet<NodeId>, String> {
+        numbers.into_iter().map(id).collect()
+    }
+    let members = wire.members.into_iter().map(|member| {
+        let id = id(member.id)?;
+        let member = Member {
+            id,
+            name: member.name,
+            peer_urls: member.peer_urls,
+            client_urls: member.client_urls,
+            role: if member.learner { Role::Learner } else { Role::Voter },
+        };
+        Ok((id, member))
+    });
+    let membership = Membership {
+        members: members.collect::<Result<_, String>>()?,
+        voters: ids(wire.voters)?,
+        learners: ids(wire.learners)?,
+        voters_outgoing: ids(wire.voters_outgoing)?,
+        learners_next: ids(wire.learners_next)?,
+        auto_leave: wire.auto_leave,
+        removed: ids(wire.removed)?,
+    };
+    membership.check()?;
+    Ok(SnapshotMeta { index: LogIndex(wire.index), term: Term(wire.term), membership })
+}
+
+#[cfg(test)]
+mod tests;
