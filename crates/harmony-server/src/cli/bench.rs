@@ -189,8 +189,8 @@ async fn preload(client: &Client, load: &LoadArgs, shape: Shape) -> Result<(), C
     let workload = Rc::new(Workload::new(Kind::Put, shape)?);
     let tally = clients::run(&load.plan(client, shape.keys, true), workload, "loading").await?;
     match (tally.first_error(), tally.interrupted) {
-        (Some(error), _) => Err(ClientError::Usage(format!("loading the keys: {error}"))),
-        (None, true) => Err(ClientError::Usage("interrupted while loading the keys".to_owned())),
+        (Some(error), _) => Err(ClientError::Failed(format!("loading the keys: {error}"))),
+        (None, true) => Err(ClientError::Failed("interrupted while loading the keys".to_owned())),
         (None, false) => Ok(()),
     }
 }

@@ -29,7 +29,7 @@ pub(crate) fn run(args: StatusArgs, earlier: ClientArgs) -> Result<ExitCode, Cli
     let lines = || client.endpoints().iter().zip(&answers);
     let json: Vec<_> = lines()
         .map(|(endpoint, answer)| {
-            json::EndpointStatus::new(endpoint.to_string(), answer.as_ref().map_err(ToString::to_string))
+            json::EndpointStatus::new(endpoint.to_string(), answer.as_ref().map_err(reason))
         })
         .collect();
     output.print(&json, |out| {
@@ -74,9 +74,17 @@ fn row(endpoint: String, answer: &Answer) -> Vec<String> {
         Err(error) => {
             let mut row = vec![endpoint];
             row.resize(8, String::new());
-            row.push(error.to_string());
+            row.push(reason(error));
             row
         }
+    }
+}
+
+/// Why an endpoint has no status; that it is the only one asked needs no words.
+fn reason(error: &ClientError) -> String {
+    match error {
+        ClientError::Unreachable(reason) => reason.clone(),
+        other => other.to_string(),
     }
 }
 

@@ -30,6 +30,9 @@ pub(crate) enum ClientError {
     /// The server's answer is an error.
     #[error("{message}")]
     Refused { code: Code, message: String },
+    /// The command's work cannot be done.
+    #[error("{0}")]
+    Failed(String),
     /// A local file, terminal or pipe.
     #[error("{action}: {source}")]
     Io { action: &'static str, source: io::Error },
