@@ -19,7 +19,7 @@ use harmony_types::{
     WalError, WalRecord,
 };
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Log {
     bounds: LogBounds,
     entries: Vec<Entry>,
@@ -29,6 +29,13 @@ struct Log {
 /// A log in memory, until the real one is there.
 #[derive(Default)]
 pub struct MemoryWal(Mutex<Log>);
+
+impl MemoryWal {
+    /// The log as it is now.
+    pub fn copy(&self) -> Self {
+        Self(Mutex::new(self.0.lock().unwrap().clone()))
+    }
+}
 
 impl Wal for MemoryWal {
     fn append(&self, record: WalRecord) -> Result<WalOffset, WalError> {
@@ -98,10 +105,10 @@ impl Wal for MemoryWal {
 /// A store whose restarts a test controls.
 pub struct Store {
     pub fs: MemoryFileSystem,
-    wal: Arc<MemoryWal>,
+    pub wal: Arc<MemoryWal>,
     pub config: StorageConfig,
     storage: Option<UnifiedStorage>,
-    next: LogIndex,
+    pub next: LogIndex,
 }
 
 impl Store {
@@ -142,24 +149,27 @@ impl Store {
         self.storage.as_ref().expect("the store is open")
     }
 
+    /// The next entry, with this command.
+    pub fn entry(&mut self, kind: CommandKind) -> Entry {
+        let data = Command::from(kind).encode_to_bytes();
+        let entry = Entry { term: Term(1), index: self.next, entry_type: EntryType::Normal, data };
+        self.next = self.next.next();
+        entry
+    }
+
+    /// Puts entries into the log as committed ones, durable.
+    pub fn save(&mut self, entries: &[Entry]) {
+        let commit = entries.last().map_or(self.next.prev(), |last| last.index);
+        self.next = commit.next();
+        let hard_state = HardState { term: Term(1), vote: None, commit };
+        self.storage().save(Some(&hard_state), entries).unwrap();
+        self.storage().sync().unwrap();
+    }
+
     /// Saves and applies commands in one batch.
     pub fn run_all(&mut self, kinds: impl IntoIterator<Item = CommandKind>) -> Vec<Outcome> {
-        let entries: Vec<Entry> = kinds
-            .into_iter()
-            .map(|kind| {
-                let entry = Entry {
-                    term: Term(1),
-                    index: self.next,
-                    entry_type: EntryType::Normal,
-                    data: Command::from(kind).encode_to_bytes(),
-                };
-                self.next = self.next.next();
-                entry
-            })
-            .collect();
-        let hard_state = HardState { term: Term(1), vote: None, commit: self.next.prev() };
-        self.storage().save(Some(&hard_state), &entries).unwrap();
-        self.storage().sync().unwrap();
+        let entries: Vec<Entry> = kinds.into_iter().map(|kind| self.entry(kind)).collect();
+        self.save(&entries);
         self.storage().apply(&entries).unwrap()
     }
 
