@@ -118,9 +118,23 @@ impl Store {
     }
 
     pub fn with(fs: MemoryFileSystem, config: StorageConfig) -> Result<Self, StorageError> {
-        let mut store = Self { fs, wal: Arc::default(), config, storage: None, next: LogIndex(1) };
+        Self::on(fs, Arc::default(), config)
+    }
+
+    /// Opens what is on a disk, with this log.
+    pub fn on(
+        fs: MemoryFileSystem,
+        wal: Arc<MemoryWal>,
+        config: StorageConfig,
+    ) -> Result<Self, StorageError> {
+        let mut store = Self { fs, wal, config, storage: None, next: LogIndex(1) };
         store.open()?;
         Ok(store)
+    }
+
+    /// Gives the files free without a word, as a killed process does.
+    pub fn stop(&mut self) {
+        self.storage = None;
     }
 
     fn open(&mut self) -> Result<(), StorageError> {

@@ -1,0 +1,127 @@
+//! The power goes out at every call that changes the disk: after reopening, the state is that of the log's committed
+//! entries, or of the snapshot, and nothing in between.
+#![allow(clippy::unwrap_used)] // helpers of tests, which the lint does not see as tests
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use common::{MemoryWal, Store, put};
+use harmony_storage::{StorageConfig, StorageError};
+use harmony_types::command::Compact;
+use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
+use harmony_types::fake::seed::Seed;
+use harmony_types::{CommandKind, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Storage};
+
+fn config() -> StorageConfig {
+    StorageConfig { tree_cache_bytes: 1 << 20, checkpoint_bytes: 3_000, ..StorageConfig::default() }
+}
+
+fn commands() -> Vec<CommandKind> {
+    let mut commands = Vec::new();
+    for number in 0..12 {
+        commands.push(put(&format!("k{}", number % 5), &"v".repeat(number * 100)));
+        if number % 5 == 4 {
+            commands.push(CommandKind::Compact(Compact { revision: i64::try_from(number).unwrap() }));
+        }
+    }
+    commands
+}
+
+/// The state's hash by applied index, on a disk that never fails.
+fn expected() -> BTreeMap<LogIndex, u32> {
+    let mut store = Store::with(MemoryFileSystem::new(), config()).unwrap();
+    let mut hashes = BTreeMap::from([(LogIndex(0), store.storage().hash().unwrap())]);
+    for command in commands() {
+        store.run(command);
+        hashes.insert(store.storage().applied().index, store.storage().hash().unwrap());
+    }
+    hashes
+}
+
+/// Applies the commands one by one until the disk fails; returns the log as it was then.
+fn apply_all(disk: &MemoryFileSystem) -> Result<Arc<MemoryWal>, Arc<MemoryWal>> {
+    let wal: Arc<MemoryWal> = Arc::default();
+    let run = || -> Result<(), StorageError> {
+        let mut store = Store::on(disk.clone(), wal.clone(), config())?;
+        for command in commands() {
+            let entry = store.entry(command);
+            store.save(std::slice::from_ref(&entry));
+            store.storage().apply(&[entry])?;
+        }
+        store.storage().checkpoint()?;
+        Ok(())
+    };
+    match run() {
+        Ok(()) => Ok(wal),
+        Err(_) => Err(wal),
+    }
+}
+
+fn crashes(n: u64) -> [Crash; 3] {
+    [Crash::LoseUnsynced, Crash::KeepAll, Crash::Seeded(Seed(n))]
+}
+
+#[test]
+fn the_state_after_a_crash_is_that_of_the_committed_entries() {
+    let expected = expected();
+    let mut calls = 0;
+    for n in 1.. {
+        let disk = MemoryFileSystem::new();
+        disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
+        let (wal, is_done) = match apply_all(&disk) {
+            Ok(wal) => (wal, true),
+            Err(wal) => (wal, false),
+        };
+        for crash in crashes(n) {
+            let image = disk.crash_image(crash);
+            let store = Store::on(image, wal.copy().into(), config())
+                .unwrap_or_else(|error| panic!("power lost at call {n}, {crash:?}: {error}"));
+            let storage = store.storage();
+            assert_eq!(storage.applied().index, storage.bounds().last, "call {n}, {crash:?}");
+            assert_eq!(storage.hash().unwrap(), expected[&storage.applied().index], "call {n}, {crash:?}");
+        }
+        if is_done {
+            calls = n;
+            break;
+        }
+    }
+    assert!(50 < calls, "only {calls} calls changed the disk: the test lost its subject");
+}
+
+#[test]
+fn a_crash_while_a_snapshot_comes_in_leaves_the_old_state_or_the_new() {
+    let mut source = Store::with(MemoryFileSystem::new(), config()).unwrap();
+    source.run_all(commands());
+    let new = source.storage().hash().unwrap();
+    let announced = source.storage().create_snapshot().unwrap().meta;
+    let mut seen = [0; 2];
+    for n in 1.. {
+        let disk = MemoryFileSystem::new();
+        let mut store = Store::with(disk.clone(), config()).unwrap();
+        store.run(put("old", "1"));
+        let old = store.storage().hash().unwrap();
+        disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
+        let is_done = install(&store, &source, &announced).is_ok();
+        for crash in crashes(n) {
+            let image = disk.crash_image(crash);
+            let copy = Store::on(image, store.wal.copy().into(), config())
+                .unwrap_or_else(|error| panic!("power lost at call {n}, {crash:?}: {error}"));
+            let hash = copy.storage().hash().unwrap();
+            assert!(hash == old || hash == new, "power lost at call {n}, {crash:?}");
+            assert!(!is_done || hash == new, "a finished install is durable");
+            assert_eq!(copy.storage().bounds().last, copy.storage().applied().index);
+            seen[usize::from(hash == new)] += 1;
+        }
+        if is_done {
+            break;
+        }
+    }
+    assert!(seen.iter().all(|count| 3 <= *count), "both outcomes must occur: {seen:?}");
+}
+
+fn install(store: &Store, source: &Store, announced: &SnapshotMeta) -> Result<(), StorageError> {
+    let data = SnapshotData::Stream(source.storage().create_snapshot()?.data.into_reader());
+    store.storage().save_snapshot(Snapshot { meta: announced.clone(), data })
+}
