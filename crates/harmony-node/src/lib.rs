@@ -22,8 +22,9 @@
 //!
 //! Reading order: [`node`] (the handle), [`waiter`] (how calls end), [`core`] (events in, actions out), then the private
 //! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `raft` (the only module that names the
-//! `raft` crate), [`transport`].
+//! `raft` crate), [`transport`]. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
 
+pub mod application;
 mod applier;
 mod bounds;
 mod checkpointer;
@@ -40,6 +41,7 @@ mod ready_handler;
 pub mod transport;
 pub mod waiter;
 
+pub use application::ApplicationStorage;
 pub use clock::SystemClock;
 pub use identity::{cluster_id, member_id};
 pub use metrics::NodeMetrics;
