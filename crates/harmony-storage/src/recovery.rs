@@ -175,3 +175,57 @@ pub(crate) fn recover(storage: &UnifiedStorage) -> Result<(), StorageError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use harmony_types::fake::fs::MemoryFileSystem;
+
+    use super::*;
+    use crate::tree::record::put_crc;
+    use crate::tree::{KvWriter, Table};
+
+    /// A new tree in which `change` was made to the state rows, opened again.
+    fn reopened(
+        change: impl Fn(&mut dyn KvWriter) -> Result<(), StorageError>,
+    ) -> Result<RedbTree, StorageError> {
+        let fs = MemoryFileSystem::new();
+        let dir = Path::new("/tree");
+        let config = StorageConfig { tree_cache_bytes: 1 << 20, ..StorageConfig::default() };
+        let tree = open_tree(&fs, dir, &config)?;
+        tree.commit(Durability::Durable, &mut |writer| change(writer))?;
+        drop(tree);
+        open_tree(&fs, dir, &config)
+    }
+
+    #[test]
+    fn a_newer_format_is_refused() {
+        let error = reopened(|writer| {
+            let mut row = 2u32.to_be_bytes().to_vec();
+            put_crc(b"format", &mut row);
+            writer.put(Table::State, b"format", &row).map(|_| ())
+        });
+        let error = error.err().expect("the format is newer");
+        assert!(matches!(error, StorageError::UnsupportedVersion { found: 2, supported: 1, .. }), "{error}");
+    }
+
+    #[test]
+    fn a_tree_without_its_state_is_refused() {
+        let error = reopened(|writer| writer.remove(Table::State, b"identity").map(|_| ()));
+        let error = error.err().expect("the row is missing").to_string();
+        assert!(error.contains("table state, row \"identity\""), "{error}");
+    }
+
+    #[test]
+    fn a_failed_commit_leaves_the_tree_as_it_was() {
+        let fs = MemoryFileSystem::new();
+        let config = StorageConfig { tree_cache_bytes: 1 << 20, ..StorageConfig::default() };
+        let tree = open_tree(&fs, Path::new("/tree"), &config).unwrap();
+        let failed = tree.commit(Durability::Visible, &mut |writer| {
+            writer.put(Table::Latest, b"k", b"half")?;
+            Err(StorageError::Closed)
+        });
+        assert!(matches!(failed, Err(StorageError::Closed)));
+        let found = tree.view().unwrap().get(Table::Latest, b"k", &mut |_| Ok(())).unwrap();
+        assert!(!found);
+    }
+}

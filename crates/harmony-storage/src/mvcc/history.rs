@@ -127,3 +127,6 @@ pub(crate) fn live_versions(
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,14 +58,13 @@ impl WrittenAt {
         key
     }
 
-    /// Reads a key of the log table.
-    pub(crate) fn from_log_key(key: &[u8]) -> Result<Self, StorageError> {
-        let bytes: [u8; LOG_KEY_BYTES] =
-            key.try_into().map_err(|_| corrupt(Table::Log, key, "the key is not 12 bytes"))?;
-        let (revision, sub) = bytes.split_at(8);
-        Ok(Self {
-            revision: Revision(u64::from_be_bytes(revision.try_into().expect("8 of 12 bytes"))),
-            sub: u32::from_be_bytes(sub.try_into().expect("4 of 12 bytes")),
+    /// Reads a key of the log table; `None` unless it is 12 bytes.
+    fn parse(key: &[u8]) -> Option<Self> {
+        let key: &[u8; LOG_KEY_BYTES] = key.try_into().ok()?;
+        let (revision, sub) = key.split_first_chunk::<8>()?;
+        Some(Self {
+            revision: Revision(u64::from_be_bytes(*revision)),
+            sub: u32::from_be_bytes(sub.try_into().ok()?),
         })
     }
 }
@@ -235,7 +234,9 @@ impl<'a> EventRef<'a> {
     /// [`StorageError::CrcMismatch`]; [`StorageError::CorruptRecord`] for a form that this release does not know.
     pub(crate) fn decode(log_key: &[u8], row: &'a [u8]) -> Result<Self, StorageError> {
         let row = check_crc(Table::Log, log_key, row)?;
-        Self::decode_checked(row).ok_or_else(|| corrupt(Table::Log, log_key, "the record makes no sense"))
+        Self::decode_checked(row)
+            .filter(|event| WrittenAt::parse(log_key) == Some(event.version.written))
+            .ok_or_else(|| corrupt(Table::Log, log_key, "the record makes no sense"))
     }
 
     fn decode_checked(row: &'a [u8]) -> Option<Self> {
@@ -358,9 +359,12 @@ fn place(table: Table, key: &[u8]) -> String {
     match table {
         Table::Latest => format!("table latest, key \"{}\"", key.escape_ascii()),
         Table::State => format!("table state, row \"{}\"", key.escape_ascii()),
-        Table::Log => match WrittenAt::from_log_key(key) {
-            Ok(written) => format!("table log, revision {} sub {}", written.revision, written.sub),
-            Err(_) => format!("table log, key \"{}\"", key.escape_ascii()),
+        Table::Log => match WrittenAt::parse(key) {
+            Some(written) => format!("table log, revision {} sub {}", written.revision, written.sub),
+            None => format!("table log, key \"{}\"", key.escape_ascii()),
         },
     }
 }
+
+#[cfg(test)]
+mod tests;
