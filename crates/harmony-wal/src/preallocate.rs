@@ -1,0 +1,43 @@
+//! Makes segments: space first, then the opening, then the name.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use harmony_types::{File, FileSystem, OpenMode, WalError};
+
+use crate::segment::Head;
+
+/// A segment's open file.
+#[derive(Clone)]
+pub(crate) struct SegmentFile {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) path: PathBuf,
+    /// Its length, which is also what it may hold.
+    pub(crate) bytes: u64,
+}
+
+/// Creates the segment of `head` with `opening` in it, durable in content and name when this returns.
+///
+/// Its space is reserved, so that records written later change no length; it reads as zeros.
+pub(crate) fn create(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    head: &Head,
+    opening: &[u8],
+    bytes: u64,
+) -> Result<SegmentFile, WalError> {
+    let unfinished = head.name().unfinished_path(dir);
+    let path = head.name().path(dir);
+    let file = fs.open(&unfinished, OpenMode::CreateNew).map_err(WalError::io("create", &unfinished))?;
+    file.allocate(bytes).map_err(WalError::io("reserve space for", &unfinished))?;
+    file.write_at(opening, 0).map_err(WalError::io("write", &unfinished))?;
+    file.sync_all().map_err(WalError::io("sync", &unfinished))?;
+    fs.rename(&unfinished, &path).map_err(WalError::io("rename", &unfinished))?;
+    fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
+    Ok(SegmentFile { file, path, bytes })
+}
+
+/// Whether a file name is that of a segment whose making was cut short.
+pub(crate) fn is_unfinished(name: &Path) -> bool {
+    name.extension().is_some_and(|extension| extension == "new")
+}

@@ -1,0 +1,102 @@
+//! Reads a segment front to back in large pieces, frame by frame.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use harmony_types::{File, WalError, WalOffset};
+
+use crate::frame::{self, HEADER_BYTES, Header};
+
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What stands at one place of a segment.
+pub(crate) enum Step {
+    /// A good frame.
+    Frame(Header),
+    /// No good frame: the end, a torn tail, or damage. `tail.rs` tells which.
+    Stop,
+}
+
+/// One segment's bytes, with zeros behind the end of the file.
+pub(crate) struct SegmentReader {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    sequence: u32,
+    file_bytes: u64,
+    buffer: Vec<u8>,
+    /// Byte of the file at the buffer's start.
+    buffer_at: u64,
+}
+
+impl SegmentReader {
+    pub(crate) fn new(file: Arc<dyn File>, path: PathBuf, sequence: u32) -> Result<Self, WalError> {
+        let file_bytes = file.len().map_err(WalError::io("measure", &path))?;
+        Ok(Self { file, path, sequence, file_bytes, buffer: Vec::new(), buffer_at: 0 })
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
+    /// `bytes` bytes from `at` on.
+    pub(crate) fn window(&mut self, at: u64, bytes: usize) -> Result<&[u8], WalError> {
+        let end = self.buffer_at + self.buffer.len() as u64;
+        if at < self.buffer_at || end < at + bytes as u64 {
+            self.buffer.clear();
+            self.buffer.resize(bytes.max(CHUNK_BYTES), 0);
+            let read = self.file.read_at(&mut self.buffer, at).map_err(WalError::io("read", &self.path))?;
+            // At the end of the file, keep zeros only as far as they were asked for: small segments stay cheap.
+            self.buffer[read..].fill(0);
+            self.buffer.truncate(read.max(bytes));
+            self.buffer_at = at;
+        }
+        let start = usize::try_from(at - self.buffer_at).expect("within the buffer");
+        Ok(&self.buffer[start..start + bytes])
+    }
+
+    /// The frame at byte `at` behind a frame with checksum `chain`.
+    pub(crate) fn step(&mut self, at: u32, chain: u32) -> Result<Step, WalError> {
+        let offset = WalOffset::new(self.sequence, at);
+        let bytes: [u8; HEADER_BYTES] =
+            self.window(u64::from(at), HEADER_BYTES)?.try_into().expect("a window has its size");
+        if !frame::link_holds(offset, chain, &bytes) {
+            return Ok(Step::Stop);
+        }
+        let header = Header::decode(&bytes);
+        if self.file_bytes < u64::from(at) + header.frame_bytes() as u64 {
+            return Ok(Step::Stop);
+        }
+        let payload = self.payload(at, &header)?;
+        let good = frame::checksum(offset, &bytes, payload) == header.crc;
+        Ok(if good { Step::Frame(header) } else { Step::Stop })
+    }
+
+    /// The payload of the frame at byte `at`.
+    pub(crate) fn payload(&mut self, at: u32, header: &Header) -> Result<&[u8], WalError> {
+        let payload = header.payload_bytes();
+        self.window(u64::from(at), HEADER_BYTES + payload).map(|bytes| &bytes[HEADER_BYTES..])
+    }
+
+    /// Everything from `at` on, without the zeros at the end.
+    pub(crate) fn rest(&mut self, at: u32) -> Result<Vec<u8>, WalError> {
+        let mut rest = Vec::new();
+        let mut zeros = 0;
+        let mut position = u64::from(at);
+        while position < self.file_bytes {
+            let bytes =
+                usize::try_from((self.file_bytes - position).min(CHUNK_BYTES as u64)).expect("a chunk");
+            let chunk = self.window(position, bytes)?;
+            match chunk.iter().rposition(|byte| *byte != 0) {
+                None => zeros += bytes,
+                Some(last) => {
+                    rest.resize(rest.len() + zeros, 0);
+                    rest.extend_from_slice(&chunk[..=last]);
+                    zeros = bytes - last - 1;
+                }
+            }
+            position += bytes as u64;
+        }
+        Ok(rest)
+    }
+}

@@ -1,0 +1,606 @@
+//! [`FileWal`]: appending in memory, and one thread at a time that carries it to the disk for all.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use harmony_types::config::WalConfig;
+use harmony_types::{
+    Entry, File, FileSystem, HardState, LogBounds, LogIndex, OpenMode, RecordType, Term, Wal, WalError,
+    WalOffset, WalRecord, limits,
+};
+
+use crate::cache::Cache;
+use crate::frame::{Kind, Meta};
+use crate::index::{Index, Slot};
+use crate::pending::{Context, Encoder, Pending, Start};
+use crate::preallocate::{self, SegmentFile};
+use crate::record::{self, VOTE_BYTES};
+use crate::recovery::{self, Recovery, Scan};
+use crate::segment::{self, Head, OPENING_BYTES};
+use crate::writer::Writer;
+use crate::{fetch, release};
+
+/// Past so many bytes, an append writes what is pending (without a sync): memory stays bounded.
+const PENDING_BYTES_MAX: usize = 4 << 20;
+
+/// The file that a process locks.
+const LOCK_NAME: &str = "LOCK";
+
+/// A log in segment files of one directory; see the crate's documentation.
+///
+/// Invariants: `durable <= written <= end`, as offsets; what is not written is in the cache; the one `Writer` is in the
+/// state, or with the one thread that does I/O, which holds no lock meanwhile.
+pub struct FileWal {
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) dir: PathBuf,
+    config: WalConfig,
+    recovery: Recovery,
+    state: Mutex<State>,
+    /// The writer came back, or the log was poisoned.
+    changed: Condvar,
+}
+
+/// Everything in memory.
+pub(crate) struct State {
+    pub(crate) encoder: Encoder,
+    pub(crate) index: Index,
+    pub(crate) cache: Cache,
+    pub(crate) hard_state: HardState,
+    /// Segments that exist, by sequence.
+    pub(crate) segments: BTreeMap<u32, SegmentFile>,
+    /// Bytes of all segments, planned ones too.
+    pub(crate) disk_bytes: u64,
+    /// Everything before it is in the files.
+    pub(crate) written: WalOffset,
+    writer: Option<Box<Writer>>,
+    /// The buffer that is not in use.
+    spare: Pending,
+    poisoned: Option<String>,
+    closed: bool,
+    lock: Option<Arc<dyn File>>,
+}
+
+/// Opening.
+impl FileWal {
+    /// Opens the log in `dir`, and creates it when there is none.
+    ///
+    /// Reads and checks the whole log. A torn tail is cut and kept aside, see [`FileWal::recovery`]; anything else that
+    /// is damaged is refused and left as it is.
+    ///
+    /// # Errors
+    /// [`WalError::Locked`], [`WalError::Foreign`], [`WalError::UnsupportedVersion`], [`WalError::CrcMismatch`],
+    /// [`WalError::CorruptRecord`], [`WalError::MissingSegment`], [`WalError::Io`]; an invalid `config` is
+    /// [`WalError::Io`] of kind `InvalidInput`.
+    pub fn open(fs: Arc<dyn FileSystem>, dir: &Path, config: WalConfig) -> Result<Self, WalError> {
+        if let Err(mistakes) = config.validate() {
+            let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, mistakes);
+            return Err(WalError::io("configure the log in", dir)(error));
+        }
+        make_dir(&*fs, dir)?;
+        let lock = lock(&*fs, dir)?;
+        let scan = recovery::scan(&*fs, dir, Some(config.identity), &mut |_| {})?;
+        if let Some(scan) = &scan {
+            recovery::repair(&*fs, dir, scan)?;
+        } else {
+            recovery::remove_all(&*fs, &recovery::list(&*fs, dir)?.1)?;
+            create_first(&*fs, dir, &config)?;
+        }
+        let (scan, recovery) = match scan {
+            Some(scan) => {
+                let torn = scan.torn(dir);
+                let recovery = Recovery { segments: scan.segments.len(), records: scan.records, torn };
+                (scan, recovery)
+            }
+            None => {
+                let scan = recovery::scan(&*fs, dir, Some(config.identity), &mut |_| {})?;
+                (scan.expect("the first segment was made"), Recovery::default())
+            }
+        };
+        let state = State::new(&fs, dir, &config, scan, lock)?;
+        Ok(Self {
+            fs,
+            dir: dir.to_owned(),
+            config,
+            recovery,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+        })
+    }
+
+    /// What opening found and did.
+    #[must_use]
+    pub fn recovery(&self) -> &Recovery {
+        &self.recovery
+    }
+
+    /// Bytes that the log takes on disk: whole segments, with the space reserved in them.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        self.state().disk_bytes
+    }
+}
+
+impl State {
+    fn new(
+        fs: &Arc<dyn FileSystem>,
+        dir: &Path,
+        config: &WalConfig,
+        scan: Scan,
+        lock: Arc<dyn File>,
+    ) -> Result<Self, WalError> {
+        let mut segments = BTreeMap::new();
+        for found in &scan.segments {
+            let last = found.name.sequence == scan.end.segment();
+            let mode = if last { OpenMode::ReadWrite } else { OpenMode::Read };
+            let file = fs.open(&found.path, mode).map_err(WalError::io("open", &found.path))?;
+            let segment = SegmentFile { file, path: found.path.clone(), bytes: found.file_bytes };
+            segments.insert(found.name.sequence, segment);
+        }
+        let open = segments[&scan.end.segment()].clone();
+        let start = Start { at: scan.end, file_bytes: open.bytes, chain: scan.chain, oldest: scan.oldest };
+        Ok(Self {
+            encoder: Encoder::new(config.identity, config.segment_bytes, &start),
+            index: scan.index,
+            cache: Cache::new(config.cache_bytes),
+            hard_state: scan.state,
+            disk_bytes: segments.values().map(|segment| segment.bytes).sum(),
+            segments,
+            written: scan.end,
+            writer: Some(Box::new(Writer { fs: Arc::clone(fs), dir: dir.to_owned(), open })),
+            spare: Pending::default(),
+            poisoned: None,
+            closed: false,
+            lock: Some(lock),
+        })
+    }
+
+    fn check_readable(&self) -> Result<(), WalError> {
+        if self.closed { Err(WalError::Closed) } else { Ok(()) }
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<(), WalError> {
+        self.check_readable()?;
+        self.check_healthy()
+    }
+
+    fn check_healthy(&self) -> Result<(), WalError> {
+        match &self.poisoned {
+            Some(reason) => Err(WalError::Poisoned { reason: reason.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses records with these payloads when they are too large or would go over the quota.
+    fn check_room(
+        &self,
+        quota: Option<u64>,
+        payloads: impl Iterator<Item = usize> + Clone,
+    ) -> Result<(), WalError> {
+        if let Some(bytes) = payloads.clone().find(|bytes| limits::RECORD_BYTES_MAX < *bytes) {
+            let (bytes, limit) = (bytes as u64, limits::RECORD_BYTES_MAX as u64);
+            return Err(WalError::TooLarge { bytes, limit });
+        }
+        let added = self.encoder.new_segment_bytes(payloads);
+        match quota {
+            Some(quota) if added != 0 && quota < self.disk_bytes + added => {
+                Err(WalError::Full { bytes: self.disk_bytes, quota })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Encodes one frame behind the others.
+    pub(crate) fn push(
+        &mut self,
+        kind: Kind,
+        index: LogIndex,
+        term: Term,
+        prefix: &[u8],
+        data: &[u8],
+    ) -> WalOffset {
+        let context =
+            Context { last: self.index.last(), last_term: self.index.last_term(), state: self.hard_state };
+        self.disk_bytes += self.encoder.new_segment_bytes([prefix.len() + data.len()].into_iter());
+        // The encoder fills in how far everything is durable.
+        self.encoder.push(&Meta { kind, index, term, durable: 0 }, prefix, data, &context)
+    }
+
+    fn push_entry(&mut self, entry: &Entry) -> WalOffset {
+        let kind = Kind::Record(RecordType::Entry);
+        let offset = self.push(kind, entry.index, entry.term, &[entry.entry_type as u8], &entry.data);
+        let payload_bytes = u32::try_from(1 + entry.data.len()).expect("payloads are limited");
+        self.index.push(entry.index, entry.term, Slot { offset, payload_bytes });
+        self.cache.push(offset, entry.clone());
+        offset
+    }
+
+    fn push_state(&mut self, state: &HardState) -> WalOffset {
+        // First, so that a segment opened by this record repeats it and not its predecessor: both are right.
+        let kind = Kind::Record(RecordType::State);
+        let offset = self.push(kind, state.commit, state.term, &record::encode_vote(state), &[]);
+        self.hard_state = *state;
+        offset
+    }
+
+    /// Drops the entries from `from` on. The record carries the term before it, in case the segment that holds that entry
+    /// is released while the record is kept.
+    fn push_truncate(&mut self, from: LogIndex) -> WalOffset {
+        let before = self.index.term(from.prev()).unwrap_or_else(|| self.index.last_term());
+        let offset = self.push(Kind::Record(RecordType::Truncate), from, before, &[], &[]);
+        self.index.truncate(from, before);
+        self.cache.truncate(from);
+        offset
+    }
+
+    fn push_snapshot(&mut self, index: LogIndex, term: Term) -> WalOffset {
+        // Where another entry stands at the boundary, say so on disk: a reader that lacks the segment with that entry
+        // could not know.
+        let replaced =
+            self.index.bounds().boundary < index && self.index.term(index).is_some_and(|held| held != term);
+        let first = replaced.then(|| self.push_truncate(index));
+        let offset = self.push(Kind::Record(RecordType::Snapshot), index, term, &[], &[]);
+        self.index.snapshot(index, term);
+        let bounds = self.index.bounds();
+        self.cache.release(bounds.boundary);
+        first.unwrap_or(offset)
+    }
+
+    fn invalid(&self, index: LogIndex, reason: &'static str) -> WalError {
+        WalError::InvalidIndex { index, bounds: self.index.bounds(), reason }
+    }
+
+    /// Last entry that is on disk for certain, or the boundary.
+    pub(crate) fn last_durable(&self) -> LogIndex {
+        self.index.last_before(self.encoder.durable)
+    }
+}
+
+/// Writing and syncing.
+impl FileWal {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // No code under the lock leaves the state half changed; a panic there is a broken invariant already reported.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what is pending, and syncs it if asked to. The writer must be here. The lock is not held meanwhile.
+    fn flush<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        sync: bool,
+    ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
+        let mut writer = state.writer.take().expect("the caller saw it");
+        let spare = std::mem::take(&mut state.spare);
+        let mut batch = std::mem::replace(&mut state.encoder.pending, spare);
+        let upto = state.encoder.end();
+        drop(state);
+
+        let result = writer.write(&batch, sync);
+        batch.clear(2 * PENDING_BYTES_MAX);
+
+        let mut state = self.state();
+        state.spare = batch;
+        state.writer = Some(writer);
+        let result = match result {
+            Ok(made) => {
+                state.segments.extend(made);
+                state.written = upto;
+                if sync {
+                    state.encoder.durable = upto;
+                }
+                state.cache.trim(upto);
+                Ok(())
+            }
+            Err(error) => {
+                state.poisoned = Some(error.to_string());
+                Err(error)
+            }
+        };
+        self.changed.notify_all();
+        (state, result)
+    }
+
+    /// Returns when everything before `target` is durable: by this thread's sync, or by another's.
+    fn sync_to<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        target: WalOffset,
+    ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
+        loop {
+            if target <= state.encoder.durable {
+                return (state, Ok(()));
+            }
+            if let Err(error) = state.check_healthy() {
+                return (state, Err(error));
+            }
+            if state.writer.is_none() {
+                state = self.wait(state);
+                continue;
+            }
+            let result;
+            (state, result) = self.flush(state, true);
+            if result.is_err() {
+                return (state, result);
+            }
+        }
+    }
+
+    /// Writes what is pending when it is more than memory should hold.
+    fn bound_memory<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<(), WalError> {
+        while PENDING_BYTES_MAX < state.encoder.pending.bytes.len() {
+            state.check_healthy()?;
+            if state.writer.is_none() {
+                state = self.wait(state);
+                continue;
+            }
+            let result;
+            (state, result) = self.flush(state, false);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything appended into the files, for a reader; a poisoned log reads what is there.
+    pub(crate) fn state_for_reading(&self) -> Result<MutexGuard<'_, State>, WalError> {
+        let mut state = self.state();
+        let target = state.encoder.end();
+        loop {
+            state.check_readable()?;
+            if target <= state.written || state.poisoned.is_some() {
+                return Ok(state);
+            }
+            if state.writer.is_none() {
+                state = self.wait(state);
+                continue;
+            }
+            let result;
+            (state, result) = self.flush(state, false);
+            result?;
+        }
+    }
+
+    /// Appends a note of the log to itself and syncs. Not held back by the quota: it is what frees space.
+    pub(crate) fn push_release(&self, oldest: u32) -> Result<(), WalError> {
+        let mut state = self.state();
+        state.check_writable()?;
+        let oldest = oldest.max(state.encoder.oldest);
+        state.encoder.oldest = oldest;
+        state.push(Kind::Release, LogIndex(u64::from(oldest)), Term(0), &[], &[]);
+        let target = state.encoder.end();
+        self.sync_to(state, target).1
+    }
+
+    /// Poisons the log after a failure outside of the writer.
+    pub(crate) fn poison(&self, error: &WalError) {
+        self.state().poisoned = Some(error.to_string());
+        self.changed.notify_all();
+    }
+}
+
+impl Wal for FileWal {
+    fn append(&self, record: WalRecord) -> Result<WalOffset, WalError> {
+        let mut state = self.state();
+        state.check_writable()?;
+        let quota = self.config.quota_bytes;
+        let (index, term) = (record.index, record.term);
+        let offset = match record.record_type {
+            RecordType::Entry => {
+                let entry = record::decode_entry(index, term, &record.data)
+                    .ok_or_else(|| state.invalid(index, "the record's first byte is no entry type"))?;
+                check_entries(&state, std::slice::from_ref(&entry))?;
+                state.check_room(quota, [0, record.data.len()].into_iter())?;
+                if index <= state.index.last() {
+                    state.push_truncate(index);
+                }
+                state.push_entry(&entry)
+            }
+            RecordType::State => {
+                let hard_state = record::decode_state(index, term, &record.data)
+                    .ok_or_else(|| state.invalid(index, "a hard state's data is a vote of 8 bytes"))?;
+                state.check_room(quota, [VOTE_BYTES].into_iter())?;
+                state.push_state(&hard_state)
+            }
+            RecordType::Snapshot => {
+                let bounds = state.index.bounds();
+                if index < bounds.boundary || (index == bounds.boundary && term != bounds.boundary_term) {
+                    return Err(state.invalid(index, "a snapshot below the boundary, or other than it"));
+                }
+                state.check_room(quota, [0, 0].into_iter())?;
+                state.push_snapshot(index, term)
+            }
+            RecordType::Truncate => {
+                if index <= state.index.bounds().boundary {
+                    return Err(state.invalid(index, "nothing at or below the boundary can be truncated"));
+                }
+                state.check_room(quota, [0].into_iter())?;
+                state.push_truncate(index)
+            }
+            RecordType::Crc => {
+                return Err(state.invalid(index, "checksum records are written by the log alone"));
+            }
+        };
+        self.bound_memory(state)?;
+        Ok(offset)
+    }
+
+    fn append_many(&self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<WalOffset, WalError> {
+        let mut state = self.state();
+        state.check_writable()?;
+        check_entries(&state, entries)?;
+        let replaces = entries.first().is_some_and(|first| first.index <= state.index.last());
+        let payloads = replaces
+            .then_some(0)
+            .into_iter()
+            .chain(entries.iter().map(|entry| 1 + entry.data.len()))
+            .chain(hard_state.map(|_| VOTE_BYTES));
+        state.check_room(self.config.quota_bytes, payloads)?;
+
+        let mut first = None;
+        if let Some(entry) = entries.first()
+            && replaces
+        {
+            first = Some(state.push_truncate(entry.index));
+        }
+        for entry in entries {
+            let offset = state.push_entry(entry);
+            first.get_or_insert(offset);
+        }
+        // Behind the entries: a torn group then never has a commit index above its last entry.
+        if let Some(hard_state) = hard_state {
+            let offset = state.push_state(hard_state);
+            first.get_or_insert(offset);
+        }
+        let offset = first.unwrap_or(state.encoder.end());
+        self.bound_memory(state)?;
+        Ok(offset)
+    }
+
+    fn read(&self, offset: WalOffset) -> Result<WalRecord, WalError> {
+        fetch::record(self, offset)
+    }
+
+    fn read_all(&self) -> Result<Vec<WalRecord>, WalError> {
+        let mut records = Vec::new();
+        self.scan(&mut |_, record| {
+            records.push(record);
+            true
+        })?;
+        Ok(records)
+    }
+
+    fn scan(&self, visit: &mut dyn FnMut(WalOffset, WalRecord) -> bool) -> Result<(), WalError> {
+        fetch::scan(self, visit)
+    }
+
+    fn entries(&self, range: Range<LogIndex>, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
+        let state = self.state();
+        state.check_readable()?;
+        fetch::entries(state, range, bytes_max)
+    }
+
+    fn term(&self, index: LogIndex) -> Result<Term, WalError> {
+        let state = self.state();
+        state.check_readable()?;
+        state.index.term(index).ok_or_else(|| state.invalid(index, "no entry of this index is held"))
+    }
+
+    fn bounds(&self) -> LogBounds {
+        self.state().index.bounds()
+    }
+
+    fn hard_state(&self) -> HardState {
+        self.state().hard_state
+    }
+
+    fn truncate(&self, from: LogIndex) -> Result<(), WalError> {
+        let mut state = self.state();
+        state.check_writable()?;
+        if from <= state.index.bounds().boundary {
+            return Err(state.invalid(from, "nothing at or below the boundary can be truncated"));
+        }
+        if state.index.last() < from {
+            return Ok(());
+        }
+        state.check_room(self.config.quota_bytes, [0].into_iter())?;
+        state.push_truncate(from);
+        self.bound_memory(state)
+    }
+
+    fn release(&self, upto: LogIndex) -> Result<(), WalError> {
+        release::release(self, upto)
+    }
+
+    fn sync(&self) -> Result<(), WalError> {
+        let state = self.state();
+        state.check_writable()?;
+        let target = state.encoder.end();
+        self.sync_to(state, target).1
+    }
+
+    fn close(&self) -> Result<(), WalError> {
+        let mut state = self.state();
+        state.check_readable()?;
+        state.closed = true;
+        let target = state.encoder.end();
+        let (mut state, result) = self.sync_to(state, target);
+        state.lock = None;
+        result
+    }
+}
+
+/// Refuses entries that do not continue the log, or each other.
+fn check_entries(state: &State, entries: &[Entry]) -> Result<(), WalError> {
+    let Some(first) = entries.first() else { return Ok(()) };
+    state.index.check_entry(first.index, first.term)?;
+    for pair in entries.windows(2) {
+        if pair[0].index.next() != pair[1].index {
+            return Err(state.invalid(pair[1].index, "the entries of a group must follow each other"));
+        }
+        if pair[1].term < pair[0].term {
+            return Err(state.invalid(pair[1].index, "its term is below that of the entry before it"));
+        }
+    }
+    Ok(())
+}
+
+/// Makes the directory and each parent that is missing, durably.
+fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), WalError> {
+    let mut missing = Vec::new();
+    for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
+        if fs.exists(ancestor).map_err(WalError::io("look for", ancestor))? {
+            break;
+        }
+        missing.push(ancestor);
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    fs.create_dir_all(dir).map_err(WalError::io("create", dir))?;
+    for made in missing.into_iter().rev() {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs.sync_dir(parent).map_err(WalError::io("sync", parent))?;
+    }
+    Ok(())
+}
+
+fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Arc<dyn File>, WalError> {
+    let path = dir.join(LOCK_NAME);
+    let file = fs.open(&path, OpenMode::Create).map_err(WalError::io("open", &path))?;
+    take(file, path)
+}
+
+/// The lock for a reader that must change nothing; `None` when no log ever made the lock file.
+pub(crate) fn lock_existing(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Arc<dyn File>>, WalError> {
+    let path = dir.join(LOCK_NAME);
+    if !fs.exists(&path).map_err(WalError::io("look for", &path))? {
+        return Ok(None);
+    }
+    let file = fs.open(&path, OpenMode::Read).map_err(WalError::io("open", &path))?;
+    take(file, path).map(Some)
+}
+
+fn take(file: Arc<dyn File>, path: PathBuf) -> Result<Arc<dyn File>, WalError> {
+    match file.try_lock().map_err(WalError::io("lock", &path))? {
+        true => Ok(file),
+        false => Err(WalError::Locked { path }),
+    }
+}
+
+fn create_first(fs: &dyn FileSystem, dir: &Path, config: &WalConfig) -> Result<(), WalError> {
+    let head = Head {
+        sequence: 1,
+        oldest: 1,
+        cluster: config.identity.cluster.0,
+        node: harmony_types::NodeId::or_zero(config.identity.node),
+        boundary: LogIndex::ZERO,
+        boundary_term: Term(0),
+    };
+    let mut opening = Vec::with_capacity(OPENING_BYTES as usize);
+    segment::encode_opening(&mut opening, &head, 0, &HardState::default());
+    preallocate::create(fs, dir, &head, &opening, config.segment_bytes).map(drop)
+}
