@@ -1,10 +1,21 @@
 //! HarmonyDB's server: the etcd v3 API over [`harmony_node`] and [`harmony_storage`], and the `harmony` program.
 //!
 //! Reading order:
-//! 1. [`cli`]: the command line.
-//! 2. [`proto`]: the wire protocol.
-//! 3. `client`: the client that the command line uses.
+//! 1. [`cli`]: the command line; [`config`]: what an operator can set, checked before anything is touched.
+//! 2. [`serve`]: how a server is put together and taken apart; `api`: what each call does.
+//! 3. [`proto`]: the wire protocol.
+//! 4. `client`: the client that the command line uses.
+//!
+//! Beneath: `net` (the network thread, HTTP/2 and gRPC), `http` (health, metrics), `shutdown`, `telemetry`.
 
+mod api;
 pub mod cli;
 mod client;
+pub mod config;
+mod http;
+mod net;
 pub mod proto;
+pub mod serve;
+mod shutdown;
+mod telemetry;
+mod version;

@@ -1,0 +1,120 @@
+//! The etcd API: one service a file, each call in four steps: validate, convert, call, convert.
+//!
+//! Handlers take decoded requests and return answers or an [`ApiError`]; nothing here knows tonic, so that gRPC, JSON and
+//! a leaner path for the hot calls can share them. `net` carries requests here.
+
+pub(crate) mod cluster;
+pub(crate) mod convert;
+pub(crate) mod header;
+pub(crate) mod health;
+pub(crate) mod kv;
+pub(crate) mod maintenance;
+pub(crate) mod reads;
+pub(crate) mod status;
+pub(crate) mod validate;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use harmony_node::Node;
+use harmony_storage::UnifiedStorage;
+use harmony_types::command::PublishMember;
+use harmony_types::{ClusterId, Command, CommandKind, NodeId, Outcome, OutcomeKind, Refusal};
+
+use crate::net::Task;
+use crate::net::replies::Replies;
+use reads::Reads;
+use status::ApiError;
+
+/// What one request may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Largest command, bytes.
+    pub(crate) request_bytes_max: usize,
+    /// Compares or operations in one transaction.
+    pub(crate) txn_ops_max: usize,
+    /// Bytes at which writes are refused; `None`: never.
+    pub(crate) quota_bytes: Option<u64>,
+    /// How long a request waits for the cluster.
+    pub(crate) timeout: Duration,
+}
+
+/// The etcd API over one node and its storage. Runs on the network thread.
+pub(crate) struct Api {
+    pub(crate) node: Node<UnifiedStorage>,
+    pub(crate) storage: Arc<UnifiedStorage>,
+    pub(crate) cluster: ClusterId,
+    pub(crate) member: NodeId,
+    pub(crate) limits: Limits,
+    outcomes: Arc<Replies<Outcome>>,
+    reads: Arc<Reads>,
+}
+
+impl Api {
+    pub(crate) fn new(
+        node: Node<UnifiedStorage>,
+        storage: Arc<UnifiedStorage>,
+        cluster: ClusterId,
+        member: NodeId,
+        limits: Limits,
+    ) -> Self {
+        let reads = Reads::new(node.clone(), limits.timeout);
+        Self { node, storage, cluster, member, limits, outcomes: Replies::new(), reads }
+    }
+
+    /// What must run on the network thread for as long as requests are served.
+    pub(crate) fn tasks(&self) -> Vec<Task> {
+        vec![Box::pin(Arc::clone(&self.outcomes).deliver()), Box::pin(Arc::clone(&self.reads).run())]
+    }
+
+    /// Waits until local state holds everything that was acknowledged before the call.
+    async fn linearize(&self) -> Result<(), ApiError> {
+        self.reads.wait().await
+    }
+
+    /// Proposes a command and waits until it is applied here.
+    async fn propose(&self, kind: CommandKind) -> Result<Outcome, ApiError> {
+        let data = Command::from(kind).encode_to_bytes();
+        if self.limits.request_bytes_max < data.len() {
+            return Err(ApiError::TOO_LARGE);
+        }
+        let (waiter, receiver) = self.outcomes.waiter();
+        self.node.propose(data, waiter);
+        let outcome = receiver.answer(self.limits.timeout).await?;
+        match outcome.kind {
+            Some(OutcomeKind::Refused(refusal)) => {
+                Err(Refusal::try_from(refusal).unwrap_or(Refusal::Unspecified).into())
+            }
+            _ => Ok(outcome),
+        }
+    }
+
+    /// Tells the cluster this member's name and URLs.
+    ///
+    /// # Errors
+    /// It is not known whether the cluster heard it: try again.
+    pub(crate) async fn publish(
+        &self,
+        name: &str,
+        client_urls: &[String],
+        peer_urls: &[String],
+    ) -> Result<(), ApiError> {
+        let publish = PublishMember {
+            id: self.member.get(),
+            name: name.to_owned(),
+            client_urls: client_urls.to_vec(),
+            peer_urls: peer_urls.to_vec(),
+        };
+        self.propose(CommandKind::PublishMember(publish)).await.map(drop)
+    }
+
+    /// Runs work that may take long off the network thread.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&UnifiedStorage) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let storage = Arc::clone(&self.storage);
+        // Fails only when the runtime stops, or when the work panicked.
+        tokio::task::spawn_blocking(move || work(&storage)).await.map_err(|_| ApiError::STOPPED)
+    }
+}

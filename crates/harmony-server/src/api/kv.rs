@@ -1,0 +1,158 @@
+//! The KV service (ETCD API, sections 3 to 6).
+
+use harmony_storage::UnifiedStorage;
+use harmony_types::command::Compact;
+use harmony_types::txn::Range;
+use harmony_types::{CommandKind, Outcome, OutcomeKind, StorageError};
+
+use super::status::{ApiError, Code};
+use super::{Api, convert, validate};
+use crate::proto::etcdserverpb as pb;
+use pb::request_op::Request;
+
+/// Keys that a range may read on the network thread: more goes to a thread that may block.
+const RANGE_KEYS_INLINE_MAX: i64 = 64;
+
+impl Api {
+    pub(crate) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+        let serializable = request.serializable;
+        let range = convert::range(request);
+        range.validate()?;
+        if !serializable {
+            self.linearize().await?;
+        }
+        let result = if is_small(&range) {
+            self.storage.range(&range)
+        } else {
+            self.blocking(move |storage| storage.range(&range)).await?
+        }?;
+        Ok(convert::range_response(self.header(result.revision.as_i64()), result.outcome))
+    }
+
+    pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, ApiError> {
+        let put = convert::put(request);
+        put.validate()?;
+        self.check_quota(validate::put_bytes(&put.key, &put.value))?;
+        match self.propose(CommandKind::Put(put)).await? {
+            Outcome { revision, kind: Some(OutcomeKind::Put(outcome)) } => {
+                Ok(convert::put_response(self.header(revision), outcome))
+            }
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    pub(crate) async fn delete_range(
+        &self,
+        request: pb::DeleteRangeRequest,
+    ) -> Result<pb::DeleteRangeResponse, ApiError> {
+        let delete = convert::delete_range(request);
+        delete.validate()?;
+        match self.propose(CommandKind::DeleteRange(delete)).await? {
+            Outcome { revision, kind: Some(OutcomeKind::DeleteRange(outcome)) } => {
+                Ok(convert::delete_range_response(self.header(revision), outcome))
+            }
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    pub(crate) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ApiError> {
+        let serializable = is_serializable(&request);
+        let txn = convert::txn(request);
+        validate::txn(&txn, &self.limits)?;
+        let outcome = if txn.is_read_only() {
+            if !serializable {
+                self.linearize().await?;
+            }
+            self.blocking(move |storage| storage.read_txn(&txn)).await??
+        } else {
+            self.check_quota(validate::txn_bytes(&txn))?;
+            self.propose(CommandKind::Txn(txn)).await?
+        };
+        match outcome {
+            Outcome { revision, kind: Some(OutcomeKind::Txn(outcome)) } => {
+                Ok(convert::txn_response(self.header(revision), outcome))
+            }
+            Outcome { kind: Some(OutcomeKind::Refused(refusal)), .. } => Err(refused(refusal)),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The history is gone for readers on return; with `physical` its space on this member is free, too.
+    pub(crate) async fn compact(
+        &self,
+        request: pb::CompactionRequest,
+    ) -> Result<pb::CompactionResponse, ApiError> {
+        let compact = Compact { revision: request.revision };
+        let outcome = self.propose(CommandKind::Compact(compact)).await?;
+        if request.physical {
+            self.blocking(drop_compacted).await??;
+        }
+        Ok(pb::CompactionResponse { header: Some(self.header(outcome.revision)) })
+    }
+
+    fn check_quota(&self, more_bytes: u64) -> Result<(), ApiError> {
+        validate::quota(&self.limits, || self.storage.live_bytes(), more_bytes)
+    }
+}
+
+/// In bounded steps, between which commands are applied.
+fn drop_compacted(storage: &UnifiedStorage) -> Result<(), StorageError> {
+    while storage.drop_compacted()? {}
+    Ok(())
+}
+
+fn is_small(range: &Range) -> bool {
+    range.range_end.is_empty()
+        || ((1..=RANGE_KEYS_INLINE_MAX).contains(&range.limit) && range.sort_order == 0)
+}
+
+/// Only reads that all ask for local state. One without any operation is linearizable: nobody asked for less.
+fn is_serializable(request: &pb::TxnRequest) -> bool {
+    let mut ops = request.success.iter().chain(&request.failure).peekable();
+    ops.peek().is_some()
+        && ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
+}
+
+fn refused(refusal: i32) -> ApiError {
+    harmony_types::Refusal::try_from(refusal).unwrap_or(harmony_types::Refusal::Unspecified).into()
+}
+
+/// The node matches answers on index and term, so this is a bug of ours; one request fails rather than the server.
+fn mismatch(outcome: &Outcome) -> ApiError {
+    tracing::error!(?outcome, "the outcome of another kind of command");
+    ApiError { code: Code::Unknown, message: "etcdserver: the outcome does not fit the request".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn op(serializable: bool) -> pb::RequestOp {
+        let range = pb::RangeRequest { key: "k".into(), serializable, ..pb::RangeRequest::default() };
+        pb::RequestOp { request: Some(Request::RequestRange(range)) }
+    }
+
+    #[test]
+    fn a_transaction_is_serializable_only_when_every_read_asks_for_it() {
+        let txn = |success, failure| pb::TxnRequest { compare: vec![], success, failure };
+        assert!(is_serializable(&txn(vec![op(true)], vec![op(true)])));
+        assert!(!is_serializable(&txn(vec![op(true)], vec![op(false)])));
+        assert!(!is_serializable(&txn(vec![], vec![])), "compares alone are linearizable");
+        assert!(!is_serializable(&txn(vec![pb::RequestOp::default()], vec![])));
+    }
+
+    #[test]
+    fn large_ranges_leave_the_network_thread() {
+        let range = |end: &'static str, limit| Range {
+            key: "a".into(),
+            range_end: end.into(),
+            limit,
+            ..Range::default()
+        };
+        assert!(is_small(&range("", 0)));
+        assert!(is_small(&range("b", 64)));
+        assert!(!is_small(&range("b", 65)));
+        assert!(!is_small(&range("b", 0)));
+        assert!(!is_small(&Range { sort_order: 1, ..range("b", 5) }), "a sort reads the whole range");
+    }
+}

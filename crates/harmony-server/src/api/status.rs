@@ -1,0 +1,204 @@
+//! Refusals: etcd's texts and codes. Clients match on the text, so a changed letter breaks them.
+
+use std::borrow::Cow;
+
+use harmony_types::{NodeError, Refusal, RequestError, StorageError};
+
+/// gRPC's status codes, as far as they are used, with their numbers on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Code {
+    /// Anything without a better code.
+    Unknown = 2,
+    /// The request is wrong in itself.
+    InvalidArgument = 3,
+    /// What it names does not exist.
+    NotFound = 5,
+    /// Something is used up.
+    ResourceExhausted = 8,
+    /// The state forbids it.
+    FailedPrecondition = 9,
+    /// A revision that is not there.
+    OutOfRange = 11,
+    /// Not served.
+    Unimplemented = 12,
+    /// May succeed later or elsewhere.
+    Unavailable = 14,
+    /// Data is damaged.
+    DataLoss = 15,
+}
+
+/// A refusal as a client sees it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// The code.
+    pub code: Code,
+    /// The text.
+    pub message: Cow<'static, str>,
+}
+
+impl ApiError {
+    const fn new(code: Code, message: &'static str) -> Self {
+        Self { code, message: Cow::Borrowed(message) }
+    }
+
+    /// The request is over the limit.
+    pub const TOO_LARGE: Self = Self::new(Code::InvalidArgument, "etcdserver: request is too large");
+    /// The quota is used up.
+    pub const NO_SPACE: Self =
+        Self::new(Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+    /// The time ran out; a write may have been applied or not.
+    pub const TIMEOUT: Self = Self::new(Code::Unavailable, "etcdserver: request timed out");
+    /// The revision is gone.
+    pub const COMPACTED: Self =
+        Self::new(Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+    /// The revision is not there yet.
+    pub const FUTURE_REVISION: Self =
+        Self::new(Code::OutOfRange, "etcdserver: mvcc: required revision is a future revision");
+    /// Damaged data was found and not handed out.
+    pub const CORRUPT: Self = Self::new(Code::DataLoss, "etcdserver: corrupt cluster");
+    /// The server stops.
+    pub const STOPPED: Self = Self::new(Code::Unavailable, "etcdserver: server stopped");
+    /// Nobody leads.
+    pub const NO_LEADER: Self = Self::new(Code::Unavailable, "etcdserver: no leader");
+}
+
+impl From<RequestError> for ApiError {
+    fn from(error: RequestError) -> Self {
+        Self { code: Code::InvalidArgument, message: format!("etcdserver: {error}").into() }
+    }
+}
+
+impl From<Refusal> for ApiError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::KeyNotFound => Self::new(Code::InvalidArgument, "etcdserver: key not found"),
+            Refusal::LeaseNotFound => Self::new(Code::NotFound, "etcdserver: requested lease not found"),
+            Refusal::Compacted => Self::COMPACTED,
+            Refusal::FutureRevision => Self::FUTURE_REVISION,
+            Refusal::NoSpace => Self::NO_SPACE,
+            Refusal::Unspecified | Refusal::Invalid => {
+                Self::new(Code::InvalidArgument, "etcdserver: request is not valid on every member")
+            }
+        }
+    }
+}
+
+impl From<NodeError> for ApiError {
+    fn from(error: NodeError) -> Self {
+        match error {
+            NodeError::NoLeader => Self::NO_LEADER,
+            // Leadership moved between two looks at it: nothing was proposed, and a retry finds the new leader.
+            NodeError::NotLeader { .. } | NodeError::LeaderChanged => {
+                Self::new(Code::Unavailable, "etcdserver: leader changed")
+            }
+            NodeError::Timeout => Self::TIMEOUT,
+            NodeError::Busy => Self::new(Code::ResourceExhausted, "etcdserver: too many requests"),
+            NodeError::TooLarge { .. } => Self::TOO_LARGE,
+            NodeError::Stopped => Self::STOPPED,
+            NodeError::BadTransferee { .. } => {
+                Self::new(Code::FailedPrecondition, "etcdserver: bad leader transferee")
+            }
+            NodeError::Storage(error) => error.into(),
+            other => Self { code: Code::Unknown, message: format!("etcdserver: {other}").into() },
+        }
+    }
+}
+
+impl From<StorageError> for ApiError {
+    fn from(error: StorageError) -> Self {
+        match error {
+            StorageError::Compacted { .. } => Self::COMPACTED,
+            StorageError::FutureRevision { .. } => Self::FUTURE_REVISION,
+            StorageError::Closed => Self::STOPPED,
+            StorageError::CrcMismatch { .. } | StorageError::CorruptRecord { .. } => {
+                tracing::error!(%error, "damaged data was found and not handed out");
+                Self::CORRUPT
+            }
+            other => {
+                tracing::error!(error = %other, "storage failed");
+                Self { code: Code::Unknown, message: format!("etcdserver: {other}").into() }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use harmony_types::{NodeId, Revision};
+
+    use super::*;
+
+    #[track_caller]
+    fn check(error: impl Into<ApiError>, code: Code, message: &str) {
+        let error = error.into();
+        assert_eq!((error.code, &*error.message), (code, message));
+    }
+
+    #[test]
+    fn requests_are_refused_in_etcds_words() {
+        for (error, message) in [
+            (RequestError::EmptyKey, "etcdserver: key is not provided"),
+            (RequestError::ValueProvided, "etcdserver: value is provided"),
+            (RequestError::LeaseProvided, "etcdserver: lease is provided"),
+            (RequestError::TooManyOps, "etcdserver: too many operations in txn request"),
+            (RequestError::DuplicateKey, "etcdserver: duplicate key given in txn request"),
+            (RequestError::InvalidSortOption, "etcdserver: invalid sort option"),
+            (RequestError::EmptyOp, "etcdserver: key not found"),
+            (RequestError::TooLarge, "etcdserver: request is too large"),
+        ] {
+            check(error, Code::InvalidArgument, message);
+        }
+    }
+
+    #[test]
+    fn commands_are_refused_in_etcds_words() {
+        check(Refusal::KeyNotFound, Code::InvalidArgument, "etcdserver: key not found");
+        check(Refusal::LeaseNotFound, Code::NotFound, "etcdserver: requested lease not found");
+        check(Refusal::Compacted, Code::OutOfRange, "etcdserver: mvcc: required revision has been compacted");
+        check(
+            Refusal::FutureRevision,
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        );
+        check(Refusal::NoSpace, Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+    }
+
+    #[test]
+    fn a_node_that_cannot_serve_says_so_in_etcds_words() {
+        check(NodeError::NoLeader, Code::Unavailable, "etcdserver: no leader");
+        check(NodeError::LeaderChanged, Code::Unavailable, "etcdserver: leader changed");
+        check(
+            NodeError::NotLeader { leader: NodeId::new(1) },
+            Code::Unavailable,
+            "etcdserver: leader changed",
+        );
+        check(NodeError::Timeout, Code::Unavailable, "etcdserver: request timed out");
+        check(NodeError::Busy, Code::ResourceExhausted, "etcdserver: too many requests");
+        check(NodeError::Stopped, Code::Unavailable, "etcdserver: server stopped");
+        let (bytes, limit) = (2, 1);
+        check(
+            NodeError::TooLarge { bytes, limit },
+            Code::InvalidArgument,
+            "etcdserver: request is too large",
+        );
+    }
+
+    #[test]
+    fn storage_refuses_in_etcds_words_and_hands_out_no_damage() {
+        let (requested, compacted, current) = (Revision(1), Revision(5), Revision(9));
+        check(
+            StorageError::Compacted { requested, compacted },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision has been compacted",
+        );
+        check(
+            StorageError::FutureRevision { requested, current },
+            Code::OutOfRange,
+            "etcdserver: mvcc: required revision is a future revision",
+        );
+        let damaged = StorageError::CrcMismatch { place: "latest".into(), expected: 1, found: 2 };
+        check(NodeError::from(damaged), Code::DataLoss, "etcdserver: corrupt cluster");
+    }
+}

@@ -1,0 +1,324 @@
+//! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
+
+mod options;
+mod url;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use harmony_types::config::ConfigError;
+use harmony_types::limits;
+
+pub use options::Options;
+pub use url::Url;
+
+/// A member as `--initial-cluster` names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InitialMember {
+    /// Its name.
+    pub name: String,
+    /// Where peers reach it, sorted.
+    pub peer_urls: Vec<Url>,
+}
+
+/// Detail of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A valid configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Name of this member.
+    pub name: String,
+    /// Directory for all data.
+    pub data_dir: PathBuf,
+    /// Where to listen for clients; not empty.
+    pub listen_client: Vec<Url>,
+    /// Where clients reach this member; not empty.
+    pub advertise_client: Vec<Url>,
+    /// Where to listen for peers; empty for a lone member that was not told to.
+    pub listen_peer: Vec<Url>,
+    /// All members in order of their names, this one among them.
+    pub cluster: Vec<InitialMember>,
+    /// True when the member must have its data already.
+    pub existing: bool,
+    /// Keeps clusters of the same addresses apart.
+    pub token: String,
+    /// Time between heartbeats, milliseconds.
+    pub heartbeat_interval_ms: u64,
+    /// Time without a leader before an election, milliseconds.
+    pub election_timeout_ms: u64,
+    /// Largest request, bytes.
+    pub request_bytes_max: usize,
+    /// Compares or operations in one transaction.
+    pub txn_ops_max: usize,
+    /// Bytes at which writes are refused; `None`: never.
+    pub quota_bytes: Option<u64>,
+    /// What to log.
+    pub log_level: tracing::Level,
+    /// How to log it.
+    pub log_format: LogFormat,
+}
+
+impl Config {
+    /// Fills in the defaults and checks everything.
+    ///
+    /// # Errors
+    /// Every mistake at once, each with its flag and what to do.
+    pub fn new(options: Options) -> Result<Self, ConfigError> {
+        let mut check = Check::default();
+        let name = options.name.unwrap_or_else(|| "default".to_owned());
+        if name.is_empty() || name.contains(['=', ',']) {
+            check.mistake("name", format!("{name:?} must not be empty and hold no '=' or ','"));
+        }
+        let listen_client =
+            check.urls("listen-client-urls", options.listen_client_urls.as_deref(), "http://127.0.0.1:2379");
+        let advertise_client = match (&options.advertise_client_urls, &options.listen_client_urls) {
+            (None, Some(_)) => {
+                if listen_client.iter().any(Url::is_unspecified) {
+                    check.mistake(
+                        "advertise-client-urls",
+                        "must be set when the server listens on every address: clients cannot use 0.0.0.0"
+                            .to_owned(),
+                    );
+                }
+                listen_client.clone()
+            }
+            (given, _) => check.urls("advertise-client-urls", given.as_deref(), "http://localhost:2379"),
+        };
+        let advertise_peer = check.urls(
+            "initial-advertise-peer-urls",
+            options.initial_advertise_peer_urls.as_deref(),
+            "http://localhost:2380",
+        );
+        let cluster = match &options.initial_cluster {
+            None => vec![InitialMember { name: name.clone(), peer_urls: sorted(advertise_peer.clone()) }],
+            Some(text) => check.cluster(text, &name, &advertise_peer),
+        };
+        let listen_peer = match &options.listen_peer_urls {
+            Some(text) => check.urls("listen-peer-urls", Some(text), ""),
+            None if cluster.len() < 2 => Vec::new(),
+            None => advertise_peer,
+        };
+        let existing = match options.initial_cluster_state.as_deref() {
+            None | Some("new") => false,
+            Some("existing") => true,
+            Some(other) => {
+                check.mistake("initial-cluster-state", format!("is {other:?}: use \"new\" or \"existing\""));
+                false
+            }
+        };
+        let (heartbeat_interval_ms, election_timeout_ms) =
+            check.times(options.heartbeat_interval, options.election_timeout);
+        let config = Self {
+            name,
+            data_dir: options.data_dir.unwrap_or_else(|| "harmony.data".into()),
+            listen_client,
+            advertise_client,
+            listen_peer,
+            cluster,
+            existing,
+            token: options.initial_cluster_token.unwrap_or_else(|| "etcd-cluster".to_owned()),
+            heartbeat_interval_ms,
+            election_timeout_ms,
+            request_bytes_max: check.number(
+                "max-request-bytes",
+                options.max_request_bytes,
+                limits::REQUEST_BYTES_MAX,
+                REQUEST_BYTES_LIMIT,
+            ),
+            txn_ops_max: check.number("max-txn-ops", options.max_txn_ops, limits::TXN_OPS_MAX, 1 << 20),
+            quota_bytes: quota(options.quota_backend_bytes.unwrap_or(0)),
+            log_level: check.log_level(options.log_level.as_deref()),
+            log_format: check.log_format(options.log_format.as_deref()),
+        };
+        ConfigError::check(check.mistakes)?;
+        Ok(config)
+    }
+
+    /// True when no other member is named.
+    #[must_use]
+    pub fn is_lone(&self) -> bool {
+        self.cluster.len() == 1
+    }
+
+    /// This member's own entry.
+    ///
+    /// # Panics
+    /// Never: a valid configuration names this member.
+    #[must_use]
+    pub fn own(&self) -> &InitialMember {
+        self.cluster
+            .iter()
+            .find(|member| member.name == self.name)
+            .expect("checked when the configuration was made")
+    }
+}
+
+/// Largest `--max-request-bytes`: a command must fit into a log record with room to spare.
+const REQUEST_BYTES_LIMIT: usize = limits::RECORD_BYTES_MAX / 2 - limits::GRPC_OVERHEAD_BYTES;
+
+fn quota(bytes: i64) -> Option<u64> {
+    match u64::try_from(bytes) {
+        Ok(0) => Some(limits::QUOTA_BYTES),
+        Ok(bytes) => Some(bytes),
+        Err(_) => None,
+    }
+}
+
+fn sorted(mut urls: Vec<Url>) -> Vec<Url> {
+    urls.sort();
+    urls.dedup();
+    urls
+}
+
+fn join(urls: &[Url]) -> String {
+    urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",")
+}
+
+/// Collects mistakes while options are read; what could not be read gets a default that nobody will see.
+#[derive(Default)]
+struct Check {
+    mistakes: Vec<String>,
+}
+
+impl Check {
+    fn mistake(&mut self, flag: &str, text: String) {
+        self.mistakes.push(format!("--{flag} {text}"));
+    }
+
+    fn urls(&mut self, flag: &str, given: Option<&str>, default: &str) -> Vec<Url> {
+        let text = given.unwrap_or(default);
+        if text.is_empty() {
+            self.mistake(flag, "is empty: leave it out, or write http://host:port".to_owned());
+        }
+        let mut urls = Vec::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match Url::parse(part) {
+                Ok(url) => urls.push(url),
+                Err(error) => self.mistake(flag, format!("{part} {error}")),
+            }
+        }
+        urls
+    }
+
+    fn cluster(&mut self, text: &str, own: &str, advertise_peer: &[Url]) -> Vec<InitialMember> {
+        const FLAG: &str = "initial-cluster";
+        let before = self.mistakes.len();
+        let mut members: BTreeMap<&str, Vec<Url>> = BTreeMap::new();
+        for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+            match part.split_once('=') {
+                Some((name, url)) if !name.is_empty() => match Url::parse(url) {
+                    Ok(url) => members.entry(name).or_default().push(url),
+                    Err(error) => self.mistake(FLAG, format!("{url} {error}")),
+                },
+                _ => self.mistake(FLAG, format!("{part:?} is no pair: write name=http://host:port")),
+            }
+        }
+        let mut seen: BTreeMap<&Url, &str> = BTreeMap::new();
+        for (name, url) in members.iter().flat_map(|(name, urls)| urls.iter().map(move |url| (name, url))) {
+            if let Some(other) = seen.insert(url, name) {
+                self.mistakes.push(format!(
+                    "--{FLAG} names {url} twice, for {other} and {name}: each member has its own"
+                ));
+            }
+        }
+        // What follows would only repeat the mistakes above.
+        if self.mistakes.len() == before {
+            match members.get(own) {
+                None => self.mistake(
+                    FLAG,
+                    format!(
+                        "does not name this member {own:?} (it names {}): set --name to one of them or add {own}={}",
+                        members.keys().copied().collect::<Vec<_>>().join(", "),
+                        join(advertise_peer)
+                    ),
+                ),
+                Some(urls) if sorted(urls.clone()) != sorted(advertise_peer.to_vec()) => self.mistake(
+                    "initial-advertise-peer-urls",
+                    format!(
+                        "{} differs from {} in --initial-cluster for {own}: make them the same",
+                        join(advertise_peer),
+                        join(urls)
+                    ),
+                ),
+                Some(_) => {}
+            }
+        }
+        members
+            .into_iter()
+            .map(|(name, urls)| InitialMember { name: name.to_owned(), peer_urls: sorted(urls) })
+            .collect()
+    }
+
+    fn times(&mut self, heartbeat: Option<u64>, election: Option<u64>) -> (u64, u64) {
+        let heartbeat = heartbeat.unwrap_or(limits::HEARTBEAT_INTERVAL_MS);
+        let election = election.unwrap_or(limits::ELECTION_TIMEOUT_MS);
+        if heartbeat == 0 {
+            self.mistake("heartbeat-interval", "must be at least 1 ms".to_owned());
+        }
+        let least = heartbeat.saturating_mul(limits::ELECTION_HEARTBEATS_MIN);
+        if election < least {
+            self.mistake(
+                "election-timeout",
+                format!(
+                    "is {election} ms and must be at least {} heartbeat intervals of {heartbeat} ms: use {least} or more",
+                    limits::ELECTION_HEARTBEATS_MIN
+                ),
+            );
+        }
+        if limits::ELECTION_TIMEOUT_MS_MAX < election {
+            self.mistake(
+                "election-timeout",
+                format!("is {election} ms: use {} or less", limits::ELECTION_TIMEOUT_MS_MAX),
+            );
+        }
+        (heartbeat, election)
+    }
+
+    fn number(&mut self, flag: &str, given: Option<u64>, default: usize, most: usize) -> usize {
+        let Some(given) = given else { return default };
+        match usize::try_from(given) {
+            Ok(number) if (1..=most).contains(&number) => number,
+            _ => {
+                self.mistake(flag, format!("is {given}: use 1 to {most}"));
+                default
+            }
+        }
+    }
+
+    fn log_level(&mut self, given: Option<&str>) -> tracing::Level {
+        match given {
+            None | Some("info") => tracing::Level::INFO,
+            // etcd has these three; nothing here is less than an error.
+            Some("error" | "panic" | "fatal") => tracing::Level::ERROR,
+            Some("warn") => tracing::Level::WARN,
+            Some("debug") => tracing::Level::DEBUG,
+            Some("trace") => tracing::Level::TRACE,
+            Some(other) => {
+                self.mistake("log-level", format!("is {other:?}: use error, warn, info, debug or trace"));
+                tracing::Level::INFO
+            }
+        }
+    }
+
+    fn log_format(&mut self, given: Option<&str>) -> LogFormat {
+        match given {
+            // etcd calls text "console".
+            None | Some("text" | "console") => LogFormat::Text,
+            Some("json") => LogFormat::Json,
+            Some(other) => {
+                self.mistake("log-format", format!("is {other:?}: use text or json"));
+                LogFormat::Text
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

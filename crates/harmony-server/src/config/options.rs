@@ -1,0 +1,112 @@
+//! What an operator can set, before defaults and checks: the same names as flags, as `HARMONY_*` environment variables and
+//! as keys of the TOML file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+
+/// Declares the options once, for the command line, the environment, the file, and their precedence.
+macro_rules! options {
+    ($($(#[$meta:meta])* $name:ident: $type:ty, $env:literal;)*) => {
+        /// Options of `harmony serve`. What is not set here gets its default in [`Config::new`](super::Config::new).
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
+        #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+        pub struct Options {
+            /// TOML file with the same options, without the leading dashes; flags and environment win over it.
+            #[arg(long, env = "HARMONY_CONFIG_FILE", value_name = "FILE")]
+            #[serde(skip)]
+            pub config_file: Option<PathBuf>,
+            $($(#[$meta])* #[arg(long, env = $env)] pub $name: Option<$type>,)*
+        }
+
+        impl Options {
+            /// These options, and those of `other` where these say nothing.
+            #[must_use]
+            pub fn or(self, other: Self) -> Self {
+                Self {
+                    config_file: self.config_file.or(other.config_file),
+                    $($name: self.$name.or(other.$name),)*
+                }
+            }
+        }
+    };
+}
+
+options! {
+    /// Name of this member, unique in the cluster [default: default]
+    name: String, "HARMONY_NAME";
+    /// Directory for all data [default: ./harmony.data]
+    data_dir: PathBuf, "HARMONY_DATA_DIR";
+    /// Where to listen for clients, separated by commas [default: http://127.0.0.1:2379]
+    listen_client_urls: String, "HARMONY_LISTEN_CLIENT_URLS";
+    /// Where clients reach this member [default: http://localhost:2379, or the URLs listened on]
+    advertise_client_urls: String, "HARMONY_ADVERTISE_CLIENT_URLS";
+    /// Where to listen for other members; a lone member listens only when this is set [default: the URLs advertised]
+    listen_peer_urls: String, "HARMONY_LISTEN_PEER_URLS";
+    /// Where other members reach this one [default: http://localhost:2380]
+    initial_advertise_peer_urls: String, "HARMONY_INITIAL_ADVERTISE_PEER_URLS";
+    /// All members, as name=URL pairs separated by commas [default: this member alone]
+    initial_cluster: String, "HARMONY_INITIAL_CLUSTER";
+    /// "new", or "existing" when the data directory holds a member already [default: new]
+    initial_cluster_state: String, "HARMONY_INITIAL_CLUSTER_STATE";
+    /// Text that keeps clusters of the same addresses apart [default: etcd-cluster]
+    initial_cluster_token: String, "HARMONY_INITIAL_CLUSTER_TOKEN";
+    /// Time between heartbeats, milliseconds [default: 100]
+    #[arg(value_name = "MS")]
+    heartbeat_interval: u64, "HARMONY_HEARTBEAT_INTERVAL";
+    /// Time without a leader before an election, milliseconds [default: 1000]
+    #[arg(value_name = "MS")]
+    election_timeout: u64, "HARMONY_ELECTION_TIMEOUT";
+    /// Largest request of a client, bytes [default: 1572864]
+    #[arg(value_name = "BYTES")]
+    max_request_bytes: u64, "HARMONY_MAX_REQUEST_BYTES";
+    /// Compares or operations in one transaction [default: 128]
+    #[arg(value_name = "COUNT")]
+    max_txn_ops: u64, "HARMONY_MAX_TXN_OPS";
+    /// Size of the data at which writes are refused, bytes; 0 is the default of 2 GiB, negative is no quota [default: 0]
+    #[arg(value_name = "BYTES", allow_negative_numbers = true)]
+    quota_backend_bytes: i64, "HARMONY_QUOTA_BACKEND_BYTES";
+    /// What to log: error, warn, info, debug or trace [default: info]
+    #[arg(value_name = "LEVEL")]
+    log_level: String, "HARMONY_LOG_LEVEL";
+    /// How to log: text or json [default: text]
+    #[arg(value_name = "FORMAT")]
+    log_format: String, "HARMONY_LOG_FORMAT";
+}
+
+impl Options {
+    /// Reads the file's text.
+    ///
+    /// # Errors
+    /// Where and why it is no valid TOML or names an unknown option.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        toml::from_str(text).map_err(|error| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_first_wins() {
+        let flags = Options { name: Some("flag".into()), ..Options::default() };
+        let file =
+            Options::from_toml("name = 'file'\nelection-timeout = 2000\nquota-backend-bytes = -1").unwrap();
+        let merged = flags.or(file);
+        assert_eq!(merged.name.as_deref(), Some("flag"));
+        assert_eq!(merged.election_timeout, Some(2000));
+        assert_eq!(merged.quota_backend_bytes, Some(-1));
+    }
+
+    #[test]
+    fn a_file_with_mistakes_is_refused_by_name() {
+        let unknown = Options::from_toml("nmae = 'x'").unwrap_err();
+        assert!(unknown.contains("nmae") && unknown.contains("`name`"), "{unknown}");
+        let kind = Options::from_toml("election-timeout = 'x'").unwrap_err();
+        assert!(kind.contains("election-timeout"), "{kind}");
+        assert!(Options::from_toml("config-file = 'other'").is_err(), "a file does not name another");
+        assert!(Options::from_toml("= 1").is_err());
+    }
+}

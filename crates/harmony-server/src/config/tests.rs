@@ -1,0 +1,112 @@
+use super::*;
+
+fn options(toml: &str) -> Options {
+    Options::from_toml(toml).unwrap()
+}
+
+/// Each part must be in a mistake of its own, in this order, and there are no others.
+#[track_caller]
+fn check_mistakes(toml: &str, parts: &[&str]) {
+    let mistakes = Config::new(options(toml)).expect_err(toml).mistakes;
+    assert_eq!(mistakes.len(), parts.len(), "{toml}: {mistakes:#?}");
+    for (mistake, part) in mistakes.iter().zip(parts) {
+        assert!(mistake.contains(part), "{toml}: {part:?} is not in {mistake:?}");
+    }
+}
+
+#[test]
+fn no_option_is_a_lone_member_on_loopback() {
+    let config = Config::new(Options::default()).unwrap();
+    assert_eq!(config.name, "default");
+    assert_eq!(config.data_dir, PathBuf::from("harmony.data"));
+    assert_eq!(join(&config.listen_client), "http://127.0.0.1:2379");
+    assert_eq!(join(&config.advertise_client), "http://localhost:2379");
+    assert_eq!(config.listen_peer, [], "a lone member does not listen for peers");
+    assert_eq!(join(&config.own().peer_urls), "http://localhost:2380");
+    assert!(config.is_lone());
+    assert_eq!(config.quota_bytes, Some(limits::QUOTA_BYTES));
+    assert_eq!(config.request_bytes_max, 1_572_864);
+}
+
+#[test]
+fn a_lone_member_listens_for_peers_when_told() {
+    let config = Config::new(options("listen-peer-urls = 'http://127.0.0.1:7'")).unwrap();
+    assert_eq!(join(&config.listen_peer), "http://127.0.0.1:7");
+}
+
+#[test]
+fn three_members_listen_where_they_advertise() {
+    let config = Config::new(options(
+        "name = 'b'\ninitial-advertise-peer-urls = 'http://h2:2'\n\
+         initial-cluster = 'b=http://h2:2,a=http://h1:1,c=http://h3:3'",
+    ))
+    .unwrap();
+    let names: Vec<_> = config.cluster.iter().map(|member| member.name.as_str()).collect();
+    assert_eq!(names, ["a", "b", "c"]);
+    assert_eq!(join(&config.listen_peer), "http://h2:2");
+    assert_eq!(join(&config.own().peer_urls), "http://h2:2");
+}
+
+#[test]
+fn the_client_urls_advertised_follow_those_listened_on() {
+    let config = Config::new(options("listen-client-urls = 'http://10.0.0.1:5'")).unwrap();
+    assert_eq!(join(&config.advertise_client), "http://10.0.0.1:5");
+    check_mistakes("listen-client-urls = 'http://0.0.0.0:5'", &["--advertise-client-urls must be set"]);
+}
+
+#[test]
+fn quota_follows_etcds_rules() {
+    for (given, quota) in [(0, Some(2 << 30)), (-1, None), (5, Some(5))] {
+        let config = Config::new(Options { quota_backend_bytes: Some(given), ..Options::default() }).unwrap();
+        assert_eq!(config.quota_bytes, quota);
+    }
+}
+
+#[test]
+fn every_mistake_is_named_at_once() {
+    check_mistakes(
+        "name = ''\nlisten-client-urls = 'localhost:2379'\ninitial-cluster-state = 'old'\nelection-timeout = 400\n\
+         max-request-bytes = 0\nmax-txn-ops = 0\nlog-level = 'loud'\nlog-format = 'xml'",
+        &[
+            "--name",
+            "--listen-client-urls localhost:2379 has no scheme",
+            "--initial-cluster-state is \"old\"",
+            "--election-timeout is 400 ms and must be at least 5 heartbeat intervals of 100 ms: use 500",
+            "--max-request-bytes is 0",
+            "--max-txn-ops is 0",
+            "--log-level is \"loud\"",
+            "--log-format is \"xml\"",
+        ],
+    );
+}
+
+#[test]
+fn times_have_bounds() {
+    check_mistakes("heartbeat-interval = 0", &["--heartbeat-interval must be at least 1"]);
+    check_mistakes("election-timeout = 50001", &["use 50000 or less"]);
+    check_mistakes("heartbeat-interval = 18446744073709551615", &["heartbeat intervals"]);
+    check_mistakes("max-request-bytes = 99999999999", &["--max-request-bytes"]);
+}
+
+#[test]
+fn the_cluster_must_fit_this_member() {
+    let peers = "initial-advertise-peer-urls = 'http://h1:1'\n";
+    check_mistakes(
+        &format!("{peers}name = 'x'\ninitial-cluster = 'a=http://h1:1,b=http://h2:1'"),
+        &["does not name this member \"x\" (it names a, b)"],
+    );
+    check_mistakes(
+        &format!("{peers}name = 'a'\ninitial-cluster = 'a=http://h9:1'"),
+        &["--initial-advertise-peer-urls http://h1:1 differs from http://h9:1"],
+    );
+    check_mistakes(
+        &format!("{peers}name = 'a'\ninitial-cluster = 'a=http://h1:1,b=http://h1:1'"),
+        &["names http://h1:1 twice, for a and b"],
+    );
+    check_mistakes(
+        &format!("{peers}name = 'a'\ninitial-cluster = 'a,b=h:1'"),
+        &["\"a\" is no pair", "h:1 has no scheme"],
+    );
+    check_mistakes("initial-cluster = ''", &["does not name this member"]);
+    check_mistakes("listen-peer-urls = ''", &["--listen-peer-urls is empty"]);
+}

@@ -1,0 +1,251 @@
+//! `/metrics`, with etcd's names and labels (ETCD API, section 16), so that its dashboards and alerts work.
+//!
+//! Nothing is registered and updated twice: the node, storage and the network thread count for themselves, and a scrape
+//! collects.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use harmony_node::metrics::SYNC_BUCKETS_US;
+use harmony_types::NodeId;
+use harmony_types::raft::RaftState;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::api::Api;
+use crate::net::methods::{CODES, Counters};
+use crate::version;
+use process::ProcessStats;
+
+mod process;
+
+/// The type of the answer.
+pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Everything that a scrape collects.
+pub(crate) struct Metrics {
+    registry: Registry,
+}
+
+impl Metrics {
+    pub(crate) fn new(api: Arc<Api>, counters: Arc<Counters>) -> Self {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Server { api }));
+        registry.register_collector(Box::new(Grpc { counters }));
+        registry.register_collector(Box::new(Process));
+        Self { registry }
+    }
+
+    /// The whole text.
+    ///
+    /// # Errors
+    /// A metric that the format cannot hold, or storage does not answer. May wait for storage: not for the network thread.
+    pub(crate) fn encode(&self) -> Result<String, fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    let metric = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+    metric.encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)
+}
+
+/// The format adds `_total` to the name.
+fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
+    ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+/// The node and its storage.
+struct Server {
+    api: Arc<Api>,
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Server")
+    }
+}
+
+impl Collector for Server {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        let (node, storage) = (self.api.node.metrics(), &self.api.storage);
+        let status = self.api.node.status();
+        let is_leader = status.state == RaftState::Leader;
+        gauge(encoder, "etcd_server_has_leader", "1 when a leader is known", status.leader.is_some().into())?;
+        gauge(encoder, "etcd_server_is_leader", "1 when this member leads", is_leader.into())?;
+        gauge(
+            encoder,
+            "etcd_server_is_learner",
+            "1 when this member is a learner",
+            status.is_learner.into(),
+        )?;
+        counter(
+            encoder,
+            "etcd_server_leader_changes_seen",
+            "Leader changes seen",
+            node.leader_changes.get(),
+        )?;
+        // etcd has these two as gauges with a counter's name: they start at the log's index.
+        gauge(encoder, "etcd_server_proposals_committed_total", "Commit index", status.commit.0)?;
+        gauge(encoder, "etcd_server_proposals_applied_total", "Applied index", status.applied.0)?;
+        gauge(
+            encoder,
+            "etcd_server_proposals_pending",
+            "Proposals not yet applied",
+            node.proposals_pending.get(),
+        )?;
+        counter(
+            encoder,
+            "etcd_server_proposals_failed",
+            "Proposals without an outcome",
+            node.proposals_failed.get(),
+        )?;
+        let quota = self.api.limits.quota_bytes.unwrap_or(0);
+        gauge(encoder, "etcd_server_quota_backend_bytes", "Quota, 0 for none", quota)?;
+        gauge(
+            encoder,
+            "etcd_mvcc_db_total_size_in_bytes",
+            "Bytes on disk",
+            storage.disk_bytes().map_err(|_| fmt::Error)?,
+        )?;
+        gauge(
+            encoder,
+            "etcd_mvcc_db_total_size_in_use_in_bytes",
+            "Bytes of live data",
+            storage.live_bytes(),
+        )?;
+        let revision = storage.revision().as_i64().unsigned_abs();
+        gauge(encoder, "etcd_debugging_mvcc_current_revision", "Newest revision", revision)?;
+        let compacted = storage.compact_revision().as_i64().unsigned_abs();
+        gauge(encoder, "etcd_debugging_mvcc_compact_revision", "Compact revision", compacted)?;
+        self.syncs(encoder)?;
+        self.labelled(encoder)
+    }
+}
+
+impl Server {
+    fn syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let syncs = &self.api.node.metrics().syncs;
+        let bounds = SYNC_BUCKETS_US.iter().map(|bound_us| seconds(*bound_us)).chain([f64::INFINITY]);
+        let buckets: Vec<(f64, u64)> = bounds.zip(syncs.buckets()).collect();
+        let count = buckets.iter().map(|(_, count)| count).sum();
+        encoder
+            .encode_descriptor(
+                "etcd_disk_wal_fsync_duration_seconds",
+                "How long syncs of the log took",
+                None,
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(seconds(syncs.sum_us()), count, &buckets, None)
+    }
+
+    fn labelled(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family =
+            encoder.encode_descriptor("etcd_server_id", "Id of this member", None, MetricType::Gauge)?;
+        let id = [("server_id", NodeId::to_string(&self.api.member))];
+        ConstGauge::new(1_i64).encode(family.encode_family(&id)?)?;
+        let mut family = encoder.encode_descriptor(
+            "etcd_server_version",
+            "Release of etcd whose API is served",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1_i64).encode(family.encode_family(&[("server_version", version::API)])?)?;
+        let mut family = encoder.encode_descriptor(
+            "etcd_cluster_version",
+            "Version of the API",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(1_i64).encode(family.encode_family(&[("cluster_version", "3.6")])?)
+    }
+}
+
+/// The RPCs.
+struct Grpc {
+    counters: Arc<Counters>,
+}
+
+impl fmt::Debug for Grpc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Grpc")
+    }
+}
+
+impl Collector for Grpc {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut family =
+            encoder.encode_descriptor("grpc_server_started", "RPCs begun", None, MetricType::Counter)?;
+        for (method, counters) in self.counters.iter() {
+            let labels = [
+                ("grpc_type", method.form.as_str()),
+                ("grpc_service", method.service.as_str()),
+                ("grpc_method", method.name),
+            ];
+            ConstCounter::new(counters.started.load(Ordering::Relaxed))
+                .encode(family.encode_family(&labels)?)?;
+        }
+        let mut family = encoder.encode_descriptor(
+            "grpc_server_handled",
+            "RPCs ended, by their code",
+            None,
+            MetricType::Counter,
+        )?;
+        for (method, counters) in self.counters.iter() {
+            for (code, handled) in CODES.into_iter().zip(&counters.handled) {
+                let labels = [
+                    ("grpc_type", method.form.as_str()),
+                    ("grpc_service", method.service.as_str()),
+                    ("grpc_method", method.name),
+                    ("grpc_code", code),
+                ];
+                ConstCounter::new(handled.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The process.
+#[derive(Debug)]
+struct Process;
+
+impl Collector for Process {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let encoder = &mut encoder;
+        // Only Linux tells; elsewhere the metrics are missing rather than wrong.
+        let Some(stats) = ProcessStats::read() else { return Ok(()) };
+        gauge(encoder, "process_resident_memory_bytes", "Memory in use", stats.resident_bytes)?;
+        gauge(encoder, "process_virtual_memory_bytes", "Address space in use", stats.virtual_bytes)?;
+        gauge(encoder, "process_open_fds", "Open file descriptors", stats.open_files)?;
+        gauge(encoder, "process_max_fds", "Most open file descriptors", stats.max_files)?;
+        let start = encoder.encode_descriptor(
+            "process_start_time_seconds",
+            "Start of the process, seconds since 1970",
+            None,
+            MetricType::Gauge,
+        )?;
+        ConstGauge::new(stats.start_seconds).encode(start)?;
+        let cpu = encoder.encode_descriptor(
+            "process_cpu_seconds",
+            "CPU time used, user and system",
+            None,
+            MetricType::Counter,
+        )?;
+        ConstCounter::new(stats.cpu_seconds).encode(cpu)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]
+fn seconds(us: u64) -> f64 {
+    us as f64 / 1e6
+}

@@ -1,0 +1,219 @@
+//! The network thread: one OS thread with its own single-threaded runtime accepts connections and serves HTTP/2 (gRPC)
+//! and HTTP/1.1 on the same port. One thread makes large batches: all requests that arrived are worked on before the
+//! first answer is written, and each connection writes once.
+
+pub(crate) mod co;
+pub(crate) mod grpc;
+pub(crate) mod methods;
+pub(crate) mod replies;
+pub(crate) mod routes;
+
+use std::future::Future;
+use std::io;
+use std::net::TcpListener as StdListener;
+use std::pin::{Pin, pin};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use co::Co;
+use routes::Routes;
+
+/// Bytes that one stream may send ahead of what was read: most requests fit whole.
+const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+
+/// Bytes that one connection may send ahead of what was read.
+const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
+
+/// Requests under way on one connection.
+const STREAMS_MAX: u32 = 100_000;
+
+/// Answer bytes buffered for one stream.
+const SEND_BUFFER_BYTES: usize = 1 << 20;
+
+/// A connection without a sign of life for so long is asked for one, as etcd does.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// How long a connection may take to answer that.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How long an HTTP/1.1 client may take to send its head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Rest after a failed accept: most often the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Threads for ranges and hashes that read much.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Work that runs on the network thread beside the connections.
+pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The running network thread.
+pub(crate) struct Network {
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Network {
+    /// Starts serving on listeners that are bound already.
+    ///
+    /// # Errors
+    /// The system gives no thread, or no event queue.
+    pub(crate) fn start(
+        listeners: Vec<StdListener>,
+        tasks: Vec<Task>,
+        routes: Routes,
+        drain: Duration,
+    ) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .max_blocking_threads(BLOCKING_THREADS_MAX)
+            .thread_name("harmony-read")
+            .build()?;
+        let listeners = {
+            let _context = runtime.enter();
+            listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?
+        };
+        let (stop, stopped) = watch::channel(false);
+        let thread = std::thread::Builder::new()
+            .name("harmony-net".to_owned())
+            .spawn(move || run(&runtime, listeners, tasks, &routes, stopped, drain))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Stops accepting, lets requests under way end for as long as the drain time allows, and returns when all
+    /// connections are closed.
+    pub(crate) fn stop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the network thread panicked");
+        }
+    }
+
+    /// True when the thread has ended, which it should not by itself.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn listen(listener: StdListener) -> io::Result<TcpListener> {
+    listener.set_nonblocking(true)?;
+    TcpListener::from_std(listener)
+}
+
+fn run(
+    runtime: &Runtime,
+    listeners: Vec<TcpListener>,
+    tasks: Vec<Task>,
+    routes: &Routes,
+    mut stopped: watch::Receiver<bool>,
+    drain: Duration,
+) {
+    runtime.block_on(async {
+        for task in tasks {
+            tokio::spawn(task);
+        }
+        // Each connection holds a sender; when the last is gone all connections are closed.
+        let (open, mut all_closed) = mpsc::channel::<()>(1);
+        for listener in listeners {
+            tokio::spawn(accept(listener, routes.clone(), stopped.clone(), open.clone()));
+        }
+        drop(open);
+        told(&mut stopped).await;
+        if timeout(drain, all_closed.recv()).await.is_err() {
+            tracing::warn!("some requests did not end in time");
+        }
+    });
+}
+
+/// Waits until the thread is told to stop.
+async fn told(stopped: &mut watch::Receiver<bool>) {
+    // The sender cannot be gone: whoever holds it waits for this thread.
+    let _stop = stopped.wait_for(|stop| *stop).await;
+}
+
+async fn accept(
+    listener: TcpListener,
+    routes: Routes,
+    mut stopped: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
+) {
+    let builder = builder();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = told(&mut stopped) => return,
+        };
+        match accepted {
+            Ok((stream, peer)) => {
+                // Without this an answer of two writes waits for the client's delayed acknowledgement.
+                if let Err(error) = stream.set_nodelay(true) {
+                    tracing::debug!(%peer, %error, "connection lost at once");
+                    continue;
+                }
+                tokio::spawn(serve(builder.clone(), stream, routes.clone(), stopped.clone(), open.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn builder() -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .adaptive_window(false)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_send_buf_size(SEND_BUFFER_BYTES)
+        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
+        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .auto_date_header(false);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    builder
+}
+
+async fn serve(
+    builder: auto::Builder<TokioExecutor>,
+    stream: TcpStream,
+    routes: Routes,
+    mut stopped: watch::Receiver<bool>,
+    open: mpsc::Sender<()>,
+) {
+    let io = TokioIo::new(Co::new(stream));
+    let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(routes)));
+    let result = tokio::select! {
+        biased;
+        result = connection.as_mut() => result,
+        () = told(&mut stopped) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // A client that hangs up: nothing to do, and too common to warn of.
+        tracing::debug!(%error, "connection ended");
+    }
+    drop(open);
+}

@@ -1,0 +1,141 @@
+//! Fewer, larger writes: what an HTTP connection writes is gathered and goes out with one system call at its flush.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes gathered before they go out without waiting for a flush.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// An I/O object whose writes are gathered until it is flushed.
+///
+/// `is_write_vectored` stays false: the HTTP/2 layer then hands over frame head and payload as one write.
+pub(crate) struct Co<T> {
+    inner: T,
+    buffer: Vec<u8>,
+    /// Bytes of `buffer` that went out already.
+    written: usize,
+}
+
+impl<T> Co<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { inner, buffer: Vec::new(), written: 0 }
+    }
+}
+
+impl<T: AsyncWrite + Unpin> Co<T> {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.written < self.buffer.len() {
+            match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.buffer[self.written..]))? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                bytes => self.written += bytes,
+            }
+        }
+        self.written = 0;
+        self.buffer.clear();
+        // An idle connection should not hold what one large answer needed.
+        if BUFFER_BYTES < self.buffer.capacity() {
+            self.buffer.shrink_to(BUFFER_BYTES);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for Co<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buffer)
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Co<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if BUFFER_BYTES <= self.buffer.len() {
+            ready!(self.poll_drain(cx))?;
+        }
+        let taken = bytes.len().min(BUFFER_BYTES);
+        self.buffer.extend_from_slice(&bytes[..taken]);
+        Poll::Ready(Ok(taken))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_drain(cx))?;
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Counts writes and takes at most so many bytes in one.
+    struct Slow {
+        calls: usize,
+        step: usize,
+        bytes: Vec<u8>,
+    }
+
+    impl AsyncWrite for Slow {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.calls += 1;
+            let taken = bytes.len().min(self.step);
+            self.bytes.extend_from_slice(&bytes[..taken]);
+            Poll::Ready(Ok(taken))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn small_writes_become_one() {
+        let mut co = Co::new(Slow { calls: 0, step: usize::MAX, bytes: Vec::new() });
+        for _ in 0..100 {
+            co.write_all(b"0123456789").await.unwrap();
+        }
+        assert_eq!(co.inner.calls, 0, "nothing leaves before the flush");
+        co.flush().await.unwrap();
+        assert_eq!(co.inner.calls, 1);
+        assert_eq!(co.inner.bytes.len(), 1000);
+    }
+
+    #[tokio::test]
+    async fn partial_writes_lose_and_repeat_nothing() {
+        let mut co = Co::new(Slow { calls: 0, step: 7, bytes: Vec::new() });
+        let sent: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        co.write_all(&sent).await.unwrap();
+        assert!(co.buffer.len() <= 2 * BUFFER_BYTES, "the buffer is bounded");
+        co.shutdown().await.unwrap();
+        assert_eq!(co.inner.bytes, sent);
+    }
+
+    #[tokio::test]
+    async fn reads_pass_through() {
+        let (mut near, far) = tokio::io::duplex(64);
+        near.write_all(b"hello").await.unwrap();
+        let mut read = [0; 5];
+        Co::new(far).read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"hello");
+    }
+}

@@ -1,0 +1,121 @@
+//! tonic's generated services over the handlers: nothing but unpacking and packing. What is not here is answered as
+//! unimplemented by the generated code.
+
+use std::sync::Arc;
+
+use tonic::codegen::tokio_stream::{self, StreamExt};
+use tonic::codegen::{BoxStream, async_trait};
+use tonic::{Request, Response, Status};
+
+use crate::api::Api;
+use crate::api::status::ApiError;
+use crate::proto::etcdserverpb as pb;
+use crate::proto::health as health_pb;
+use health_pb::health_check_response::ServingStatus;
+
+/// The API as tonic wants it.
+#[derive(Clone)]
+pub(crate) struct Grpc(pub(crate) Arc<Api>);
+
+impl From<ApiError> for Status {
+    fn from(error: ApiError) -> Self {
+        Self::new(tonic::Code::from_i32((error.code as u8).into()), error.message)
+    }
+}
+
+fn pack<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(Status::from)
+}
+
+#[async_trait]
+impl pb::kv_server::Kv for Grpc {
+    async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
+        pack(self.0.range(request.into_inner()).await)
+    }
+
+    async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
+        pack(self.0.put(request.into_inner()).await)
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<pb::DeleteRangeRequest>,
+    ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
+        pack(self.0.delete_range(request.into_inner()).await)
+    }
+
+    async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
+        pack(self.0.txn(request.into_inner()).await)
+    }
+
+    async fn compact(
+        &self,
+        request: Request<pb::CompactionRequest>,
+    ) -> Result<Response<pb::CompactionResponse>, Status> {
+        pack(self.0.compact(request.into_inner()).await)
+    }
+}
+
+#[async_trait]
+impl pb::cluster_server::Cluster for Grpc {
+    async fn member_list(
+        &self,
+        request: Request<pb::MemberListRequest>,
+    ) -> Result<Response<pb::MemberListResponse>, Status> {
+        pack(self.0.member_list(request.into_inner()).await)
+    }
+}
+
+#[async_trait]
+impl pb::maintenance_server::Maintenance for Grpc {
+    async fn status(&self, _: Request<pb::StatusRequest>) -> Result<Response<pb::StatusResponse>, Status> {
+        pack(self.0.status().await)
+    }
+
+    async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
+        pack(self.0.alarm(request.get_ref()))
+    }
+
+    async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
+        pack(self.0.hash().await)
+    }
+
+    async fn hash_kv(
+        &self,
+        request: Request<pb::HashKvRequest>,
+    ) -> Result<Response<pb::HashKvResponse>, Status> {
+        pack(self.0.hash_kv(request.into_inner()).await)
+    }
+}
+
+fn serving(status: ServingStatus) -> health_pb::HealthCheckResponse {
+    health_pb::HealthCheckResponse { status: status.into() }
+}
+
+/// As etcd's: the whole server under the empty name, serving for as long as it answers at all.
+#[async_trait]
+impl health_pb::health_server::Health for Grpc {
+    async fn check(
+        &self,
+        request: Request<health_pb::HealthCheckRequest>,
+    ) -> Result<Response<health_pb::HealthCheckResponse>, Status> {
+        if request.get_ref().service.is_empty() {
+            Ok(Response::new(serving(ServingStatus::Serving)))
+        } else {
+            Err(Status::not_found("unknown service"))
+        }
+    }
+
+    async fn watch(
+        &self,
+        request: Request<health_pb::HealthCheckRequest>,
+    ) -> Result<Response<BoxStream<health_pb::HealthCheckResponse>>, Status> {
+        let status = if request.get_ref().service.is_empty() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::ServiceUnknown
+        };
+        let stream = tokio_stream::once(Ok(serving(status))).chain(tokio_stream::pending());
+        Ok(Response::new(Box::pin(stream)))
+    }
+}

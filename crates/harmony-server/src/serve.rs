@@ -1,0 +1,361 @@
+//! A running server: data directory, storage, node, network, put together in this order and taken apart in the reverse.
+
+mod data_dir;
+mod listen;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use harmony_node::{
+    Node, SystemClock, TcpTransport, TcpTransportConfig, TransportError, cluster_id, member_id,
+};
+use harmony_storage::UnifiedStorage;
+use harmony_types::Transport as _;
+use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
+use harmony_types::{
+    Clock, ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits,
+};
+use harmony_wal::{FileWal, OsFileSystem};
+
+use crate::api::{Api, Limits};
+use crate::config::{Config, Url};
+use crate::http::metrics::Metrics;
+use crate::http::{self, Shared};
+use crate::net::Network;
+use crate::net::methods::Counters;
+use crate::net::routes::Routes;
+use crate::version;
+use data_dir::DataDir;
+
+/// How long requests under way may take to end when the server stops.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// How long a leader that stops waits for another to take over.
+const TRANSFER: Duration = Duration::from_secs(1);
+
+/// Rest between two looks at whether it did.
+const TRANSFER_PAUSE: Duration = Duration::from_millis(10);
+
+/// Rest between two tries to tell the cluster this member's name.
+const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
+
+/// What etcd adds to twice the election timeout as the limit of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The data directory cannot be used.
+    #[error("cannot {action} {path}: {source}; choose another place with --data-dir")]
+    DataDir {
+        /// What was attempted.
+        action: &'static str,
+        /// File or directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Another process has the data directory.
+    #[error(
+        "data directory {path} is in use by another process{holder}: stop it, or choose another --data-dir"
+    )]
+    Locked {
+        /// The data directory.
+        path: PathBuf,
+        /// Its process id in words, if known.
+        holder: String,
+    },
+    /// A member that should exist has no data.
+    #[error(
+        "--initial-cluster-state is \"existing\" but {path} holds no member: this release starts a member of a running \
+         cluster only from its own data; use \"new\" for a new cluster"
+    )]
+    NoData {
+        /// The data directory.
+        path: PathBuf,
+    },
+    /// The data directory belongs to another member or cluster.
+    #[error(
+        "data directory {path} belongs to another member or cluster: {source}; start it with the --name, \
+         --initial-cluster, --initial-advertise-peer-urls and --initial-cluster-token it was made with, or choose another \
+         --data-dir"
+    )]
+    Foreign {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        #[source]
+        source: StorageError,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {url}: {source}; {advice} --{flag}")]
+    Listen {
+        /// The URL from the configuration.
+        url: Url,
+        /// The flag that names it.
+        flag: &'static str,
+        /// What to do with the flag.
+        advice: &'static str,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// Storage does not open.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The node does not start.
+    #[error(transparent)]
+    Node(#[from] NodeError),
+    /// The transport between members does not start.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// A thread does not start.
+    #[error("cannot start a thread: {0}")]
+    Thread(#[source] io::Error),
+}
+
+/// A server that runs until it is stopped or dropped.
+pub struct Server {
+    network: Network,
+    api: Arc<Api>,
+    clock: SystemClock,
+    client_addresses: Vec<SocketAddr>,
+    closed: bool,
+    // Last: the lock goes when nothing uses the directory any more.
+    _data_dir: DataDir,
+}
+
+impl Server {
+    /// Starts a server; it serves clients on return, with a leader known or not.
+    ///
+    /// # Errors
+    /// See [`ServeError`]. Nothing keeps running then.
+    pub fn start(config: &Config) -> Result<Self, ServeError> {
+        let ids = Ids::of(config);
+        // Ports first: a mistake there costs nothing yet.
+        let (listeners, client_addresses) = listen::clients(&config.listen_client)?;
+        let data_dir = DataDir::open(&config.data_dir, config.existing)?;
+        let storage = open_storage(&data_dir, ids)?;
+        storage.bootstrap(&first_members(config))?;
+        let clock = SystemClock::new();
+        let node = start_node(config, ids, &data_dir, &storage, clock)?;
+
+        let limits = Limits {
+            request_bytes_max: config.request_bytes_max,
+            txn_ops_max: config.txn_ops_max,
+            quota_bytes: config.quota_bytes,
+            timeout: REQUEST_TIMEOUT + 2 * Duration::from_millis(config.election_timeout_ms),
+        };
+        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits));
+        let counters = Arc::new(Counters::default());
+        let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&counters)));
+        let routes = Routes::new(&api, http::router(Shared { api: Arc::clone(&api), metrics }), counters);
+        let mut tasks = api.tasks();
+        tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));
+        let network = match Network::start(listeners, tasks, routes, DRAIN) {
+            Ok(network) => network,
+            Err(error) => {
+                api.node.stop();
+                return Err(ServeError::Thread(error));
+            }
+        };
+
+        tracing::info!(
+            version = version::PROGRAM,
+            name = config.name,
+            member = %ids.member,
+            cluster = %ids.cluster,
+            data_dir = %config.data_dir.display(),
+            clients = ?client_addresses,
+            peers = %list(&config.listen_peer),
+            members = config.cluster.len(),
+            "harmony serves"
+        );
+        Ok(Self { network, api, clock, client_addresses, closed: false, _data_dir: data_dir })
+    }
+
+    /// Where it listens for clients, with the ports that the system gave.
+    #[must_use]
+    pub fn client_addresses(&self) -> &[SocketAddr] {
+        &self.client_addresses
+    }
+
+    /// Why the server cannot go on, if it cannot.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        match self.api.node.failure() {
+            None if self.network.is_finished() => Some("the network thread ended".to_owned()),
+            failure => failure,
+        }
+    }
+
+    /// Hands leadership over, lets requests end, closes everything. Takes some 3 s at most.
+    ///
+    /// # Errors
+    /// Storage could not be closed; everything acknowledged is on disk all the same.
+    pub fn stop(mut self) -> Result<(), ServeError> {
+        self.hand_over();
+        self.close()
+    }
+
+    fn close(&mut self) -> Result<(), ServeError> {
+        self.closed = true;
+        self.network.stop();
+        self.api.node.stop();
+        Ok(self.api.storage.close()?)
+    }
+
+    /// A leader that just goes away leaves the others to wait for an election timeout.
+    fn hand_over(&self) {
+        let Some(next) = self.api.node.best_successor() else { return };
+        self.api.node.transfer_leader(next);
+        let deadline = self.clock.now() + TRANSFER;
+        while self.api.node.is_leader() && self.clock.now() < deadline {
+            self.clock.sleep(TRANSFER_PAUSE);
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if !self.closed
+            && let Err(error) = self.close()
+        {
+            tracing::error!(%error, "the server did not close in order");
+        }
+    }
+}
+
+/// Who this is.
+#[derive(Clone, Copy)]
+struct Ids {
+    cluster: ClusterId,
+    member: NodeId,
+}
+
+impl Ids {
+    const fn identity(self) -> Identity {
+        Identity { cluster: self.cluster, node: Some(self.member) }
+    }
+
+    fn of(config: &Config) -> Self {
+        let ids: Vec<NodeId> = config
+            .cluster
+            .iter()
+            .map(|member| member_id(&strings(&member.peer_urls), &config.token))
+            .collect();
+        Self {
+            cluster: cluster_id(&ids),
+            member: member_id(&strings(&config.own().peer_urls), &config.token),
+        }
+    }
+}
+
+fn open_storage(data_dir: &DataDir, ids: Ids) -> Result<Arc<UnifiedStorage>, ServeError> {
+    let options = StorageConfig {
+        wal: WalConfig { identity: ids.identity(), ..WalConfig::default() },
+        ..StorageConfig::default()
+    };
+    let fs = OsFileSystem::new();
+    let opened = FileWal::open(Arc::clone(&fs), &data_dir.wal(), options.wal.clone())
+        .map_err(StorageError::from)
+        .and_then(|wal| UnifiedStorage::with_wal(fs, Arc::new(wal), &data_dir.tree(), options));
+    match opened {
+        Ok(storage) => Ok(Arc::new(storage)),
+        Err(source) if is_foreign(&source) => {
+            Err(ServeError::Foreign { path: data_dir.path().to_owned(), source })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_foreign(error: &StorageError) -> bool {
+    matches!(error, StorageError::Foreign { .. } | StorageError::Wal(harmony_types::WalError::Foreign { .. }))
+}
+
+fn first_members(config: &Config) -> Membership {
+    Membership::from_members(config.cluster.iter().map(|member| {
+        let peer_urls = strings(&member.peer_urls);
+        Member {
+            id: member_id(&peer_urls, &config.token),
+            name: String::new(),
+            peer_urls,
+            client_urls: Vec::new(),
+            role: Role::Voter,
+        }
+    }))
+}
+
+fn own_member(config: &Config, id: NodeId) -> Member {
+    Member {
+        id,
+        name: config.name.clone(),
+        peer_urls: strings(&config.own().peer_urls),
+        client_urls: strings(&config.advertise_client),
+        role: Role::Voter,
+    }
+}
+
+/// Tells the cluster this member's name and URLs, until it is heard. Nothing to tell when a restart changed nothing.
+async fn publish(api: Arc<Api>, own: Member) {
+    let known = api.storage.membership();
+    if known
+        .members
+        .get(&own.id)
+        .is_some_and(|member| member.name == own.name && member.client_urls == own.client_urls)
+    {
+        return;
+    }
+    while let Err(error) = api.publish(&own.name, &own.client_urls, &own.peer_urls).await {
+        tracing::debug!(%error, "this member's name is not published yet");
+        tokio::time::sleep(PUBLISH_PAUSE).await;
+    }
+}
+
+fn strings(urls: &[Url]) -> Vec<String> {
+    urls.iter().map(Url::to_string).collect()
+}
+
+fn list(urls: &[Url]) -> String {
+    strings(urls).join(",")
+}
+
+/// Starts the transport and the node on it; nothing of them keeps running when one does not start.
+fn start_node(
+    config: &Config,
+    ids: Ids,
+    data_dir: &DataDir,
+    storage: &Arc<UnifiedStorage>,
+    clock: SystemClock,
+) -> Result<Node<UnifiedStorage>, ServeError> {
+    let options = NodeConfig {
+        heartbeat_interval_ms: config.heartbeat_interval_ms,
+        election_timeout_ms: config.election_timeout_ms,
+        // The server refuses first, in etcd's words.
+        command_bytes_max: config.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
+        ..NodeConfig::new(ids.member, ids.cluster)
+    };
+    let membership = storage.membership();
+    let transport = TcpTransport::start(TcpTransportConfig {
+        identity: ids.identity(),
+        listen: listen::peers(&config.listen_peer)?,
+        peers: membership.members.into_values().filter(|member| member.id != ids.member).collect(),
+        spool_dir: data_dir.spool(),
+    })
+    .map_err(|error| listen::refused_peer(&config.listen_peer, error))?;
+    match Node::start(options, Arc::clone(storage), Arc::clone(&transport) as _, Arc::new(clock)) {
+        Ok(node) => {
+            transport.attach(node.peer_sink());
+            Ok(node)
+        }
+        Err(error) => {
+            transport.stop();
+            Err(error.into())
+        }
+    }
+}
