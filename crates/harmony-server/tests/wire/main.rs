@@ -1,0 +1,9 @@
+//! The API over the wire: a served member and tonic's own client.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+
+mod http;
+mod kv;
+mod members;
+mod served;
+mod txn;
