@@ -12,7 +12,7 @@ use crate::transport::frame::{self, HEAD_BYTES, Head};
 use crate::transport::wire::{Hello, MAGIC, PROTOCOL_VERSION, Purpose};
 
 /// Largest frame before a connection is known to be a peer's, bytes.
-const HELLO_BYTES_MAX: usize = 4 << 10;
+pub(super) const HELLO_BYTES_MAX: usize = 4 << 10;
 
 /// This side of a connection.
 #[derive(Clone, Copy, Debug)]

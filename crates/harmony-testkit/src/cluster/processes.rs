@@ -1,0 +1,396 @@
+//! A cluster of real processes: started, killed and paused by signals, cut off by proxies between the peers.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use harmony_types::testing::TestError;
+use harmony_types::{NodeId, Revision, Term, TestCluster, TestNode};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::client::{Client, NodeStatus};
+use crate::proxy::{Links, Proxy};
+use crate::wait::{PATIENCE, until};
+
+/// How a client of an endpoint (`127.0.0.1:2379`) is made. The kit itself speaks no client protocol.
+pub type Connect = Arc<dyn Fn(&str) -> Result<Box<dyn Client>, TestError> + Send + Sync>;
+
+/// What to start, and how.
+#[derive(Clone, Debug)]
+pub struct ProcessConfig {
+    /// The `harmony` program.
+    pub binary: PathBuf,
+    /// Flags for every member, after those that the cluster itself sets.
+    pub extra_args: Vec<String>,
+    /// Token that the ids are derived from.
+    pub token: String,
+}
+
+impl ProcessConfig {
+    /// Starts `binary` with election times that suit a test.
+    pub fn new(binary: impl Into<PathBuf>) -> Self {
+        Self { binary: binary.into(), extra_args: Vec::new(), token: "test-cluster".to_owned() }
+    }
+}
+
+/// One member: its directory and addresses, and its process while it runs.
+pub struct ProcessNode {
+    id: NodeId,
+    name: String,
+    directory: PathBuf,
+    client_address: SocketAddr,
+    peer_listen: SocketAddr,
+    process: Option<Child>,
+    client: Box<dyn Client>,
+}
+
+impl ProcessNode {
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> NodeId {
+        self.id
+    }
+
+    /// Where clients reach it, `host:port`.
+    #[must_use]
+    pub fn endpoint(&self) -> String {
+        self.client_address.to_string()
+    }
+
+    /// Its data directory.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// A client of it.
+    #[must_use]
+    pub fn client(&self) -> &dyn Client {
+        &*self.client
+    }
+
+    /// Its process id while it runs.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Child::id)
+    }
+
+    /// All that it printed.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    fn signal(&self, signal: Signal) -> Result<(), TestError> {
+        let pid = self.process.as_ref().map(Pid::from_child).ok_or("the member does not run")?;
+        Ok(kill_process(pid, signal)?)
+    }
+
+    fn status(&self) -> Result<NodeStatus, TestError> {
+        self.client.status()
+    }
+}
+
+impl TestNode for ProcessNode {
+    fn put(&self, key: &[u8], value: &[u8]) -> Result<Revision, TestError> {
+        self.client.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Result<Option<Bytes>, TestError> {
+        Ok(self.client.get(key)?.map(|kv| kv.value))
+    }
+
+    fn delete(&self, key: &[u8]) -> Result<Revision, TestError> {
+        self.client.delete(key)
+    }
+
+    fn is_leader(&self) -> bool {
+        self.status().is_ok_and(|status| status.leader == Some(self.id))
+    }
+
+    fn term(&self) -> Term {
+        self.status().map_or_else(|_| Term::default(), |status| status.term)
+    }
+}
+
+/// A cluster of processes in a temporary directory. Dropping it kills them all.
+pub struct ProcessCluster {
+    config: ProcessConfig,
+    connect: Connect,
+    root: TempDir,
+    links: Links,
+    initial_cluster: String,
+    nodes: BTreeMap<NodeId, ProcessNode>,
+}
+
+impl ProcessCluster {
+    /// A cluster without members; [`TestCluster::start`] makes them.
+    ///
+    /// # Errors
+    /// No temporary directory.
+    pub fn new(
+        config: ProcessConfig,
+        connect: impl Fn(&str) -> Result<Box<dyn Client>, TestError> + Send + Sync + 'static,
+    ) -> Result<Self, TestError> {
+        Ok(Self {
+            config,
+            connect: Arc::new(connect),
+            root: TempDir::with_prefix("harmony-cluster-")?,
+            links: Links::default(),
+            initial_cluster: String::new(),
+            nodes: BTreeMap::new(),
+        })
+    }
+
+    /// All members, running or not, in the order of their ids.
+    pub fn nodes(&self) -> impl Iterator<Item = &ProcessNode> {
+        self.nodes.values()
+    }
+
+    /// Members whose process runs.
+    pub fn running(&self) -> impl Iterator<Item = &ProcessNode> {
+        self.nodes.values().filter(|node| node.process.is_some())
+    }
+
+    /// A running member other than `id`.
+    ///
+    /// # Panics
+    /// There is none.
+    #[must_use]
+    pub fn other(&self, id: NodeId) -> &ProcessNode {
+        self.running().find(|node| node.id != id).expect("the cluster has another running member")
+    }
+
+    /// Waits until a running member leads and is the leader in every running member's eyes that a majority shares.
+    ///
+    /// # Errors
+    /// None within the patience.
+    pub fn leader(&self) -> Result<NodeId, TestError> {
+        until("a leader that a majority knows", PATIENCE, || {
+            let leaders: Vec<NodeId> = self.running().filter_map(|node| node.status().ok()?.leader).collect();
+            leaders
+                .iter()
+                .copied()
+                .find(|leader| {
+                    let known = leaders.iter().filter(|other| *other == leader).count();
+                    self.nodes.len() / 2 < known && self.nodes[leader].is_leader()
+                })
+                .ok_or_else(|| format!("leaders known: {leaders:?}").into())
+        })
+    }
+
+    /// Stops a member with SIGTERM and returns how it exited.
+    ///
+    /// # Errors
+    /// It does not run, or does not exit.
+    pub fn terminate_node(&mut self, id: NodeId) -> Result<ExitStatus, TestError> {
+        let node = self.node_mut(id)?;
+        node.signal(Signal::TERM)?;
+        let mut process = node.process.take().ok_or("the member does not run")?;
+        let exited = until("exit after SIGTERM", PATIENCE, || {
+            process.try_wait()?.ok_or_else(|| "still running".into())
+        });
+        if exited.is_err() {
+            process.kill()?;
+            process.wait()?;
+        }
+        exited
+    }
+
+    /// Freezes a member (SIGSTOP).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn pause_node(&self, id: NodeId) -> Result<(), TestError> {
+        self.nodes[&id].signal(Signal::STOP)
+    }
+
+    /// Lets it go on (SIGCONT).
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn resume_node(&self, id: NodeId) -> Result<(), TestError> {
+        self.nodes[&id].signal(Signal::CONT)
+    }
+
+    /// Waits until every running member has applied the same and has the same hash at the newest revision.
+    ///
+    /// # Errors
+    /// The hashes differ, or the members do not come to the same revision.
+    pub fn check_agreement(&self) -> Result<(), TestError> {
+        crate::agreement::check(self.running().map(ProcessNode::client))
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> Result<&mut ProcessNode, TestError> {
+        self.nodes.get_mut(&id).ok_or_else(|| format!("no member {id}").into())
+    }
+
+    fn peers_of(&self, id: NodeId) -> Vec<NodeId> {
+        self.nodes.keys().copied().filter(|other| *other != id).collect()
+    }
+
+    /// Starts the process of a member without waiting for it to serve.
+    ///
+    /// # Errors
+    /// It runs already, or the program cannot be started.
+    pub fn spawn_node(&mut self, id: NodeId) -> Result<(), TestError> {
+        let (config, initial_cluster) = (self.config.clone(), self.initial_cluster.clone());
+        let node = self.node_mut(id)?;
+        if node.process.is_some() {
+            return Err(format!("member {id} runs already").into());
+        }
+        node.process = Some(spawn(&config, node, &initial_cluster)?);
+        Ok(())
+    }
+
+    /// Waits until a member answers a linearizable read.
+    ///
+    /// # Errors
+    /// It does not, or its process ended: with its log.
+    pub fn wait_until_serving(&mut self, id: NodeId) -> Result<(), TestError> {
+        let node = self.node_mut(id)?;
+        let served = until("the member serves", PATIENCE, || {
+            if let Some(process) = &mut node.process
+                && let Some(status) = process.try_wait()?
+            {
+                return Err(format!("the process ended with {status}").into());
+            }
+            node.client.get(b"\0is anybody there").map(drop)
+        });
+        served.map_err(|error| format!("member {} ({}): {error}\n{}", node.name, node.id, node.log()).into())
+    }
+}
+
+impl TestCluster for ProcessCluster {
+    type Node = ProcessNode;
+
+    fn start(&mut self, node_count: usize) -> Result<(), TestError> {
+        let mut listeners = Vec::new();
+        for number in 1..=node_count {
+            // The proxy's port stays taken, the other two are free until the member binds them.
+            listeners.push((
+                format!("n{number}"),
+                TcpListener::bind("127.0.0.1:0")?,
+                free_address()?,
+                free_address()?,
+            ));
+        }
+        let urls: Vec<(String, String)> = listeners
+            .iter()
+            .map(|(name, proxy, ..)| Ok((name.clone(), format!("http://{}", proxy.local_addr()?))))
+            .collect::<Result<_, TestError>>()?;
+        let named: Vec<String> = urls.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        self.initial_cluster = named.join(",");
+        for ((name, listener, peer_listen, client_address), (_, url)) in listeners.into_iter().zip(urls) {
+            let id = harmony_node::member_id(&[url], &self.config.token);
+            Proxy::start(listener, id, peer_listen, self.links.clone())?;
+            let directory = self.root.path().join(&name);
+            fs::create_dir(&directory)?;
+            let client = (self.connect)(&client_address.to_string())?;
+            let node =
+                ProcessNode { id, name, directory, client_address, peer_listen, process: None, client };
+            self.nodes.insert(id, node);
+        }
+        for id in self.node_ids() {
+            self.spawn_node(id)?;
+        }
+        for id in self.node_ids() {
+            self.wait_until_serving(id)?;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self) -> Result<(), TestError> {
+        for id in self.node_ids() {
+            if self.nodes[&id].process.is_some() {
+                let status = self.terminate_node(id)?;
+                if !status.success() {
+                    return Err(format!("member {id} exited with {status}\n{}", self.nodes[&id].log()).into());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn node_ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn node(&self, id: NodeId) -> Option<&ProcessNode> {
+        self.nodes.get(&id).filter(|node| node.process.is_some())
+    }
+
+    fn partition_node(&mut self, id: NodeId) {
+        for peer in self.peers_of(id) {
+            self.links.cut(id, peer);
+            self.links.cut(peer, id);
+        }
+    }
+
+    fn unpartition_node(&mut self, id: NodeId) {
+        for peer in self.peers_of(id) {
+            self.links.heal(id, peer);
+            self.links.heal(peer, id);
+        }
+    }
+
+    fn kill_node(&mut self, id: NodeId) -> Result<(), TestError> {
+        let mut process = self.node_mut(id)?.process.take().ok_or("the member does not run")?;
+        process.kill()?;
+        process.wait()?;
+        Ok(())
+    }
+
+    fn restart_node(&mut self, id: NodeId) -> Result<(), TestError> {
+        self.spawn_node(id)?;
+        self.wait_until_serving(id)
+    }
+}
+
+impl Drop for ProcessCluster {
+    fn drop(&mut self) {
+        for process in self.nodes.values_mut().filter_map(|node| node.process.as_mut()) {
+            // An error means that it has ended by itself.
+            let _ = process.kill();
+            let _ = process.wait();
+        }
+    }
+}
+
+/// An address that nobody listens on just now.
+fn free_address() -> Result<SocketAddr, TestError> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn spawn(config: &ProcessConfig, node: &ProcessNode, initial_cluster: &str) -> Result<Child, TestError> {
+    let log = File::options().create(true).append(true).open(node.directory.join("log"))?;
+    let advertised = initial_cluster
+        .split(',')
+        .find_map(|member| member.strip_prefix(&format!("{}=", node.name)))
+        .ok_or("the member is not in the initial cluster")?;
+    let client_url = format!("http://{}", node.client_address);
+    let mut command = Command::new(&config.binary);
+    command
+        .arg("serve")
+        .args(["--name", &node.name])
+        .arg("--data-dir")
+        .arg(path(&node.data_dir()))
+        .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
+        .args(["--listen-peer-urls", &format!("http://{}", node.peer_listen)])
+        .args(["--initial-advertise-peer-urls", advertised])
+        .args(["--initial-cluster", initial_cluster, "--initial-cluster-token", &config.token])
+        .args(&config.extra_args)
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    Ok(command.spawn().map_err(|error| format!("start {}: {error}", config.binary.display()))?)
+}
+
+fn path(path: &Path) -> &std::ffi::OsStr {
+    path.as_os_str()
+}
