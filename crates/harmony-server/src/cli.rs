@@ -10,6 +10,7 @@ mod put;
 pub(crate) mod serve;
 mod status;
 mod txn;
+mod wal;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,8 @@ enum Command {
     Members(members::MembersArgs),
     /// Measure an endpoint.
     Bench(bench::BenchArgs),
+    /// Look at the write-ahead log of a member that does not run.
+    Wal(wal::WalArgs),
 }
 
 impl Cli {
@@ -69,7 +72,16 @@ impl Cli {
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),
             Command::Bench(args) => bench::run(args, early),
+            Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),
         };
         error::finish(result)
+    }
+}
+
+/// Refuses options of clients before a command that is none.
+fn no_client(early: &ClientArgs, command: &str) -> Result<(), ClientError> {
+    match early.first_given() {
+        None => Ok(()),
+        Some(flag) => Err(ClientError::Usage(format!("{flag} is an option of clients, not of {command}"))),
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use harmony_types::WalError;
 use tonic::{Code, Status};
 
 use super::Endpoint;
@@ -33,6 +34,9 @@ pub(crate) enum ClientError {
     /// The command's work cannot be done.
     #[error("{0}")]
     Failed(String),
+    /// A log that is damaged, or that cannot be read.
+    #[error(transparent)]
+    Wal(#[from] WalError),
     /// A local file, terminal or pipe.
     #[error("{action}: {source}")]
     Io { action: &'static str, source: io::Error },
@@ -76,7 +80,9 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn finish(result: Result<ExitCode, ClientError>) -> ExitCode {
     match result {
         Ok(code) => code,
-        Err(ClientError::Io { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+        Err(ClientError::Io { source, .. } | ClientError::Wal(WalError::Io { source, .. }))
+            if source.kind() == io::ErrorKind::BrokenPipe =>
+        {
             ExitCode::SUCCESS
         }
         Err(error) => {
