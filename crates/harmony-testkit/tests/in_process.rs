@@ -83,7 +83,7 @@ fn three_members_keep_every_acknowledged_put_through_power_losses() {
             cluster.set_crash(crash(rng));
             let mut victims = cluster.node_ids();
             rng.shuffle(&mut victims);
-            victims.truncate(rng.range(1..4) as usize);
+            victims.truncate(rng.index(1..4));
             kill_under_load(&mut cluster, &ledger, &victims);
             if victims.len() == 1 {
                 load(&cluster, &ledger, 3);
