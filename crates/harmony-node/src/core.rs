@@ -194,6 +194,12 @@ impl<S: Storage> Core<S> {
         {
             tracing::warn!(%to, %error, "leadership stays");
         }
+        if inbox.campaign
+            && !self.must_drain()
+            && let Err(error) = self.raft.campaign()
+        {
+            tracing::warn!(%error, "no election");
+        }
         if inbox.tick {
             self.tick(actions);
         }

@@ -39,6 +39,8 @@ pub enum Event<T> {
         /// Which.
         to: NodeId,
     },
+    /// Ask for votes now, without waiting for an election timeout.
+    Campaign,
     /// A message from a peer.
     Peer {
         /// Who sent it.
@@ -97,6 +99,7 @@ pub struct Inbox<T> {
     pub(super) proposals: Vec<(Bytes, Waiter<T>)>,
     pub(super) changes: Vec<(ConfChange, Waiter<Membership>)>,
     pub(super) transfer: Option<NodeId>,
+    pub(super) campaign: bool,
     pub(super) tick: bool,
 }
 
@@ -113,6 +116,7 @@ impl<T> Default for Inbox<T> {
             proposals: Vec::new(),
             changes: Vec::new(),
             transfer: None,
+            campaign: false,
             tick: false,
         }
     }
@@ -142,6 +146,7 @@ impl<T> Inbox<T> {
             Event::Read { waiter } => self.reads.push(waiter),
             Event::ConfChange { change, waiter } => self.changes.push((change, waiter)),
             Event::Transfer { to } => self.transfer = Some(to),
+            Event::Campaign => self.campaign = true,
             Event::Peer { from, message } => {
                 // Raft sends again what was lost; an answer that is lost ends as unknown.
                 if self.peers.len() < bounds::PEER_MESSAGES_WAITING_MAX {
@@ -189,6 +194,7 @@ impl<T> Inbox<T> {
         self.proposals.extend(later.proposals);
         self.changes.extend(later.changes);
         self.transfer = later.transfer.or(self.transfer);
+        self.campaign |= later.campaign;
         self.tick |= later.tick;
     }
 }

@@ -17,7 +17,7 @@ use harmony_types::{
 #[derive(Clone, Default)]
 pub struct MemoryWal(Arc<Mutex<Log>>);
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Log {
     boundary: LogIndex,
     boundary_term: Term,
@@ -25,6 +25,8 @@ struct Log {
     hard_state: HardState,
     /// Every later sync fails.
     broken: bool,
+    /// The log as it was synced last, when somebody wants to know.
+    synced: Option<Box<Log>>,
 }
 
 impl Log {
@@ -60,8 +62,21 @@ impl MemoryWal {
         self.0.lock().unwrap()
     }
 
+    /// A log that can lose what was not synced.
+    pub fn crashable() -> Self {
+        let wal = Self::default();
+        wal.lock().synced = Some(Box::default());
+        wal
+    }
+
+    /// Loses what was not synced.
+    pub fn crash(&self) {
+        let mut log = self.lock();
+        let synced = log.synced.take().unwrap();
+        *log = Log { synced: Some(synced.clone()), ..*synced };
+    }
+
     /// Makes every later sync fail.
-    #[allow(dead_code)]
     pub fn break_disk(&self) {
         self.lock().broken = true;
     }
@@ -157,7 +172,11 @@ impl Wal for MemoryWal {
     }
 
     fn sync(&self) -> Result<(), WalError> {
-        if self.lock().broken {
+        let mut log = self.lock();
+        if log.synced.take().is_some() {
+            log.synced = Some(Box::new(log.clone()));
+        }
+        if log.broken {
             return Err(WalError::Poisoned { reason: "the test broke the disk".to_owned() });
         }
         Ok(())

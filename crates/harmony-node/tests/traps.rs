@@ -1,0 +1,171 @@
+//! What the `raft` crate panics on, or silently gets wrong, and what the core does about it; on the real crate.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+#[path = "support/world.rs"]
+mod support;
+
+use bytes::Bytes;
+use harmony_types::raft::RaftState;
+use harmony_types::{
+    Entry, HardState, LogIndex, Message, MessageType, NodeError, PeerMessage, Role, Storage, Term,
+};
+use support::{World, id, member};
+
+fn message(message_type: MessageType, from: u64, to: u64, term: u64) -> Message {
+    Message {
+        message_type,
+        to: id(to),
+        from: id(from),
+        term: Term(term),
+        log_term: Term(0),
+        index: LogIndex(0),
+        entries: Vec::new(),
+        commit: LogIndex(0),
+        commit_term: Term(0),
+        snapshot: None,
+        request_snapshot: LogIndex(0),
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+        priority: 0,
+    }
+}
+
+fn state(world: &World, number: u64) -> RaftState {
+    world.nodes[&number].core.status().state
+}
+
+fn voters(count: u64) -> World {
+    World::new(&(1..=count).map(|number| member(number, Role::Voter)).collect::<Vec<_>>())
+}
+
+/// Raft asserts that a new leader's log is on its disk; the only voter wins at once, inside a tick.
+#[test]
+fn the_only_voter_does_not_campaign_while_its_log_is_being_written() {
+    let mut world = World::new(&[member(1, Role::Voter), member(2, Role::Learner)]);
+    world.settle();
+    assert_eq!(state(&world, 1), RaftState::Leader);
+    world.put(1, "a=1");
+    // A learner of a higher term makes the leader step down, with an entry that is not on its disk.
+    world.hear(message(MessageType::AppendResponse, 2, 1, 9)).unwrap();
+    assert_eq!(state(&world, 1), RaftState::Follower);
+    world.tick(1, 100);
+    assert_eq!(state(&world, 1), RaftState::Follower);
+    world.hear(message(MessageType::TimeoutNow, 2, 1, 9)).unwrap();
+    world.settle();
+    world.tick(1, 40);
+    world.settle();
+    assert_eq!(state(&world, 1), RaftState::Leader);
+    let told = world.trace.take();
+    assert!(told.iter().any(|line| line.contains("put a=1: unknown, leader changed")), "{told:?}");
+}
+
+/// One entry a message is raft's default.
+#[test]
+fn all_waiting_proposals_travel_in_one_message() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    let sink = std::sync::Arc::new(Nobody);
+    let events = (0..100).map(|token| harmony_node::core::event::Event::Propose {
+        data: Bytes::from(format!("k{token}=1")),
+        waiter: harmony_node::Waiter::new(std::sync::Arc::clone(&sink) as _, token),
+    });
+    world.turn(1, events.collect::<Vec<_>>());
+    let entries: Vec<usize> = world
+        .messages
+        .iter()
+        .map(|(_, _, message)| match message {
+            PeerMessage::Raft(message) => message.entries.len(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(entries, [100, 100]);
+}
+
+struct Nobody;
+
+impl harmony_node::ReplySink<u64> for Nobody {
+    fn complete(&self, _: Vec<(u64, Result<u64, NodeError>)>) {}
+}
+
+#[test]
+fn entries_that_leave_a_gap_or_step_back_in_term_are_dropped() {
+    let mut world = voters(3);
+    let entry = |index, term| Entry { index: LogIndex(index), term: Term(term), ..Entry::default() };
+    for entries in [
+        vec![entry(2, 1)],
+        vec![entry(1, 1), entry(3, 1)],
+        vec![entry(1, 2), entry(2, 1)],
+        vec![entry(1, 6)],
+        vec![entry(u64::MAX, 1)],
+    ] {
+        let append = Message { entries, ..message(MessageType::Append, 2, 1, 5) };
+        world.hear(append).unwrap();
+        assert_eq!(world.nodes[&1].core.status().last, LogIndex(0));
+        assert_eq!(world.nodes[&1].core.status().term, Term(0), "nothing of it counts");
+    }
+    world.hear(Message { entries: vec![entry(1, 5)], ..message(MessageType::Append, 2, 1, 5) }).unwrap();
+    assert_eq!(world.nodes[&1].core.status().last, LogIndex(1));
+}
+
+#[test]
+fn messages_for_others_and_from_itself_are_dropped() {
+    let mut world = voters(3);
+    for (from, to) in [(1, 1), (2, 1)] {
+        let mut vote = message(MessageType::RequestVote, from, to, 3);
+        if from == 2 {
+            // It arrives at n1 and is meant for n3.
+            vote.to = id(3);
+        }
+        let node = world.nodes.get_mut(&1).unwrap();
+        let message = PeerMessage::Raft(Box::new(vote));
+        let event = harmony_node::core::event::Event::Peer { from: id(from), message };
+        node.core.turn(harmony_node::core::event::Inbox::of([event])).unwrap();
+        assert_eq!(node.core.status().term, Term(0));
+    }
+    for kind in [MessageType::ReadIndex, MessageType::Snapshot] {
+        world.hear(message(kind, 2, 1, 3)).unwrap();
+    }
+}
+
+/// A leader never tells a follower to commit what the follower did not say it holds.
+#[test]
+fn a_member_that_lost_what_it_acknowledged_stops_with_the_reason() {
+    let mut world = voters(3);
+    let heartbeat = Message { commit: LogIndex(7), ..message(MessageType::Heartbeat, 2, 1, 1) };
+    let error = world.hear(heartbeat).unwrap_err().to_string();
+    assert!(error.contains("acknowledged entries were lost"), "{error}");
+}
+
+/// The commit index is written without a sync of its own; the state machine may be durable ahead of it.
+#[test]
+fn a_commit_index_that_lags_behind_the_applied_one_is_brought_up_at_the_start() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    world.put(1, "a=1");
+    world.settle();
+    let storage = &world.nodes[&1].storage;
+    assert_eq!(storage.checkpoint().unwrap(), LogIndex(2));
+    let lagging = HardState { commit: LogIndex(0), ..storage.hard_state() };
+    storage.save(Some(&lagging), &[]).unwrap();
+    storage.sync().unwrap();
+    world.crash(1);
+    world.start(1);
+    let status = world.nodes[&1].core.status();
+    assert_eq!((status.commit, status.applied), (LogIndex(2), LogIndex(2)));
+}
+
+#[test]
+fn a_log_that_ends_before_what_was_committed_is_refused() {
+    let world = voters(1);
+    let storage = std::sync::Arc::clone(&world.nodes[&1].storage);
+    let beyond = HardState { commit: LogIndex(50), ..storage.hard_state() };
+    storage.save(Some(&beyond), &[]).unwrap();
+    let config = harmony_types::config::NodeConfig::new(id(1), harmony_types::ClusterId(1));
+    let Err(error) = harmony_node::core::Core::new(config, storage, 1, std::sync::Arc::default()) else {
+        panic!("it starts");
+    };
+    assert!(error.to_string().contains("acknowledged entries were lost"), "{error}");
+}
