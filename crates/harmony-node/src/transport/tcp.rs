@@ -305,7 +305,7 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, wires: Arc<Wires>) {
     let greeted = greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")));
     let result = match greeted {
         Ok((from, Purpose::Snapshot)) => take_snapshot(from, stream, &wires),
-        Ok((from, _)) => read_messages(from, stream, &wires).await,
+        Ok((from, _)) => read_messages(from, &mut stream, &wires).await,
         Err(error) => Err(error),
     };
     if let Err(error) = result {
@@ -315,7 +315,7 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, wires: Arc<Wires>) {
 }
 
 /// Reads until the peer closes the connection, which is no error.
-async fn read_messages(from: NodeId, stream: TcpStream, wires: &Wires) -> io::Result<()> {
+async fn read_messages(from: NodeId, stream: &mut TcpStream, wires: &Wires) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
     loop {
         let frame = match read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX).await {
