@@ -43,12 +43,11 @@ impl SegmentReader {
     pub(crate) fn window(&mut self, at: u64, bytes: usize) -> Result<&[u8], WalError> {
         let end = self.buffer_at + self.buffer.len() as u64;
         if at < self.buffer_at || end < at + bytes as u64 {
+            let left = self.file_bytes.saturating_sub(at).min(CHUNK_BYTES as u64);
             self.buffer.clear();
-            self.buffer.resize(bytes.max(CHUNK_BYTES), 0);
+            self.buffer.resize(bytes.max(usize::try_from(left).expect("at most a chunk")), 0);
             let read = self.file.read_at(&mut self.buffer, at).map_err(WalError::io("read", &self.path))?;
-            // At the end of the file, keep zeros only as far as they were asked for: small segments stay cheap.
             self.buffer[read..].fill(0);
-            self.buffer.truncate(read.max(bytes));
             self.buffer_at = at;
         }
         let start = usize::try_from(at - self.buffer_at).expect("within the buffer");

@@ -1,0 +1,49 @@
+//! A log used alone, without the rest of the stack: append, sync, cut the tail, release the head, read back.
+//!
+//! `cargo run -p harmony-wal --example standalone -- /tmp/some-directory`
+
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use harmony_types::{Entry, EntryType, LogIndex, Term};
+use harmony_wal::{FileWal, OsFileSystem, Wal, WalConfig, WalError};
+
+fn main() -> Result<(), WalError> {
+    let dir = std::env::args_os()
+        .nth(1)
+        .map_or_else(|| std::env::temp_dir().join("harmony-wal-example"), PathBuf::from);
+    let config = WalConfig { segment_bytes: 64 << 10, ..WalConfig::default() };
+    let wal = FileWal::open(OsFileSystem::new(), &dir, config)?;
+    let found = wal.bounds();
+    println!("{}: entries {}..={}, {:?}", dir.display(), found.first(), found.last, wal.recovery());
+
+    let entries: Vec<Entry> = (found.last.0 + 1..found.last.0 + 1001)
+        .map(|index| Entry {
+            term: Term(1),
+            index: LogIndex(index),
+            entry_type: EntryType::Normal,
+            data: Bytes::from(format!("the payload of entry {index}, whatever it means to its owner")),
+        })
+        .collect();
+    wal.append_many(None, &entries)?;
+    wal.sync()?;
+    println!("appended and synced 1000 entries, up to {}", wal.bounds().last);
+
+    wal.truncate(LogIndex(wal.bounds().last.0 - 9))?;
+    wal.sync()?;
+    println!("truncated the last ten: the log ends at {}", wal.bounds().last);
+
+    wal.release(LogIndex(wal.bounds().last.0 - 100))?;
+    let kept = wal.bounds();
+    println!(
+        "released all but the last hundred, as far as whole segments go: {}..={}",
+        kept.first(),
+        kept.last
+    );
+
+    let last = wal.entries(kept.last..kept.last.next(), u64::MAX)?;
+    println!("entry {}: {}", last[0].index, String::from_utf8_lossy(&last[0].data));
+    wal.close()
+}
