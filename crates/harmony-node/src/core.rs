@@ -117,6 +117,8 @@ impl<S: Storage> Core<S> {
         let mut inbox = inbox;
         if self.handler.is_installing() {
             let Some(index) = inbox.installed.take() else {
+                // Raft hears nothing now, but clients wait in line as always: bounded, and refused past the bound.
+                self.line_up(&mut inbox, &mut actions);
                 self.backlog.absorb(inbox);
                 return Ok(actions);
             };
@@ -138,7 +140,7 @@ impl<S: Storage> Core<S> {
     /// Steps everything in, in the order that lets raft make the most of it.
     fn take_in(
         &mut self,
-        inbox: Inbox<S::Outcome>,
+        mut inbox: Inbox<S::Outcome>,
         actions: &mut Actions<S::Outcome>,
     ) -> Result<(), NodeError> {
         if let Some(number) = inbox.persisted {
@@ -148,7 +150,7 @@ impl<S: Storage> Core<S> {
             self.applied = self.applied.max(index);
             self.raft.applied(index);
         }
-        for report in inbox.reports {
+        for report in std::mem::take(&mut inbox.reports) {
             match report {
                 Report::SnapshotSent(peer, arrived) => self.raft.report_snapshot(peer, arrived),
                 Report::Unreachable(peer) => {
@@ -160,7 +162,7 @@ impl<S: Storage> Core<S> {
         for message in std::mem::take(&mut self.deferred) {
             self.step(message)?;
         }
-        for (from, message) in inbox.peers {
+        for (from, message) in std::mem::take(&mut inbox.peers) {
             self.metrics.messages_received.add(1);
             match message {
                 PeerMessage::Raft(message) => self.step(*message)?,
@@ -170,7 +172,7 @@ impl<S: Storage> Core<S> {
                 }
             }
         }
-        if let Some((announcement, snapshot)) = inbox.snapshot
+        if let Some((announcement, snapshot)) = inbox.snapshot.take()
             && self.incoming.is_none()
         {
             self.incoming = Some(snapshot);
@@ -178,14 +180,7 @@ impl<S: Storage> Core<S> {
         }
         // What was lost with the old leadership ends before anything new waits at its places in the log.
         self.look(actions);
-        let deadline = self.ticks + self.request_ticks;
-        for waiter in inbox.reads {
-            self.reads.add(waiter, deadline, actions);
-        }
-        self.metrics.proposals.add(inbox.proposals.len() as u64);
-        for (data, waiter) in inbox.proposals {
-            self.proposed(Parked { data, reply: ReplyTo::Local(waiter), deadline }, actions);
-        }
+        self.line_up(&mut inbox, actions);
         for (change, waiter) in inbox.changes {
             self.change_members(&change, waiter, actions);
         }
@@ -204,6 +199,19 @@ impl<S: Storage> Core<S> {
             self.tick(actions);
         }
         Ok(())
+    }
+
+    /// Puts this node's clients where they wait for a leader.
+    fn line_up(&mut self, inbox: &mut Inbox<S::Outcome>, actions: &mut Actions<S::Outcome>) {
+        let deadline = self.ticks + self.request_ticks;
+        for waiter in std::mem::take(&mut inbox.reads) {
+            self.reads.add(waiter, deadline, actions);
+        }
+        let proposals = std::mem::take(&mut inbox.proposals);
+        self.metrics.proposals.add(proposals.len() as u64);
+        for (data, waiter) in proposals {
+            self.proposed(Parked { data, reply: ReplyTo::Local(waiter), deadline }, actions);
+        }
     }
 
     /// Lets raft work until it has nothing to say.
@@ -250,7 +258,9 @@ impl<S: Storage> Core<S> {
 
     fn step(&mut self, message: Message) -> Result<(), NodeError> {
         if self.must_drain() {
-            self.deferred.push(message);
+            if self.deferred.len() < bounds::PEER_MESSAGES_WAITING_MAX {
+                self.deferred.push(message);
+            }
             return Ok(());
         }
         let (from, kind) = (message.from, message.message_type);

@@ -83,11 +83,16 @@ pub(crate) fn start<S: Storage>(
         threads: Mutex::default(),
     });
     let result = [
-        spawn(&shared, "harmony-wal", persist::run),
-        spawn(&shared, "harmony-apply", applier::run),
-        spawn(&shared, "harmony-snapshot", send_snapshots),
-        spawn(&shared, "harmony-checkpoint", checkpointer::run),
-        spawn(&shared, "harmony-raft", move |shared| run(shared, core)),
+        spawn(&shared, "harmony-wal", persist::run, |_| {}),
+        spawn(&shared, "harmony-apply", applier::run, |shared| drop(shared.apply.take(None))),
+        spawn(&shared, "harmony-snapshot", send_snapshots, |_| {}),
+        spawn(&shared, "harmony-checkpoint", checkpointer::run, |_| {}),
+        spawn(
+            &shared,
+            "harmony-raft",
+            move |shared| run(shared, core),
+            |shared| drop(shared.inbox.take(None)),
+        ),
     ]
     .into_iter()
     .collect::<Result<(), NodeError>>();
@@ -98,11 +103,12 @@ pub(crate) fn start<S: Storage>(
     Ok(shared)
 }
 
-/// Runs `work` on a thread of its own. Its error, or a panic, is the end of the node.
+/// Runs `work` on a thread of its own. Its error, or a panic, is the end of the node; `drain` empties its mailbox then.
 fn spawn<S: Storage>(
     shared: &Arc<Shared<S>>,
     name: &str,
     work: impl FnOnce(&Shared<S>) -> Result<(), NodeError> + Send + 'static,
+    drain: fn(&Shared<S>),
 ) -> Result<(), NodeError> {
     let own = Arc::clone(shared);
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
@@ -121,6 +127,7 @@ fn spawn<S: Storage>(
         }
         // Whoever still waits in a mailbox that nobody reads any more is told so.
         own.close();
+        drain(&own);
     });
     match thread {
         Ok(thread) => {
@@ -171,6 +178,7 @@ fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) {
     if !snapshots.is_empty() {
         shared.snapshots.put(|waiting| waiting.extend(snapshots));
     }
+    shared.metrics.proposals_failed.add(replies.errors());
     // Dropping them wakes each sink once.
     drop((replies, reads, changes));
 }
@@ -241,8 +249,6 @@ impl<S: Storage> Shared<S> {
                 let _ = thread.join();
             }
         }
-        // A thread that failed left its mailbox unread.
-        drop((self.inbox.take(None), self.apply.take(None)));
     }
 }
 

@@ -444,6 +444,3 @@ fn state_from_raft(state: StateRole) -> RaftState {
         StateRole::PreCandidate => RaftState::PreCandidate,
     }
 }
-
-#[cfg(test)]
-mod tests;

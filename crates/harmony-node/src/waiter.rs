@@ -55,11 +55,12 @@ type SinkBatch<T> = (Arc<dyn ReplySink<T>>, Vec<(u64, Result<T, NodeError>)>);
 /// Collects ends of calls and hands them over with one call for each sink.
 pub struct ReplyBatch<T> {
     sinks: Vec<SinkBatch<T>>,
+    errors: u64,
 }
 
 impl<T> Default for ReplyBatch<T> {
     fn default() -> Self {
-        Self { sinks: Vec::new() }
+        Self { sinks: Vec::new(), errors: 0 }
     }
 }
 
@@ -67,11 +68,18 @@ impl<T> ReplyBatch<T> {
     /// Adds the end of one call.
     pub fn push(&mut self, mut waiter: Waiter<T>, result: Result<T, NodeError>) {
         let Some(sink) = waiter.sink.take() else { return };
+        self.errors += u64::from(result.is_err());
         // The newest sinks are last and there are as many as network threads: a search from behind is short.
         match self.sinks.iter_mut().rev().find(|(known, _)| Arc::ptr_eq(known, &sink)) {
             Some((_, batch)) => batch.push((waiter.token, result)),
             None => self.sinks.push((sink, vec![(waiter.token, result)])),
         }
+    }
+
+    /// How many of them ended with an error.
+    #[must_use]
+    pub fn errors(&self) -> u64 {
+        self.errors
     }
 
     /// Hands everything over.

@@ -1,1 +1,0 @@
-//! What raft would panic on, and does not get to see.
