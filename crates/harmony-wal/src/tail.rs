@@ -103,3 +103,84 @@ fn unfinished(rest: &[u8], at: WalOffset, header: Option<&Header>) -> bool {
     let declared = frame::declared_poor_sectors(frame).map_or(usize::MAX, |poor| poor as usize);
     last_is_zero || declared < zero
 }
+
+#[cfg(test)]
+mod tests {
+    use harmony_types::{LogIndex, RecordType, Term};
+
+    use super::*;
+    use crate::frame::Meta;
+
+    const AT: WalOffset = WalOffset::new(3, 1000);
+
+    /// Frames one behind the other from `AT` on, each with its `durable`.
+    fn frames(payloads: &[(&[u8], u32)]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut chain = 7;
+        for (payload, durable) in payloads {
+            let at = WalOffset::new(3, 1000 + u32::try_from(bytes.len()).unwrap());
+            let (index, term) = (LogIndex(1), Term(1));
+            let meta = Meta { kind: Kind::Record(RecordType::Entry), index, term, durable: *durable };
+            chain = frame::encode(&mut bytes, at, chain, &meta, payload, &[]);
+        }
+        bytes
+    }
+
+    fn check(mut rest: Vec<u8>, expected: &str) {
+        rest.truncate(rest.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+        let found = match judge(&rest, AT, 7) {
+            Tail::Clean => "clean".to_owned(),
+            Tail::Torn => "torn".to_owned(),
+            Tail::Mismatch { .. } => "mismatch".to_owned(),
+            Tail::Corrupt(reason) => reason,
+        };
+        assert!(found.contains(expected), "{found}, expected {expected}");
+    }
+
+    fn damaged(mut bytes: Vec<u8>, range: std::ops::Range<usize>, mask: Option<u8>) -> Vec<u8> {
+        for byte in &mut bytes[range] {
+            *byte = mask.map_or(0, |mask| *byte ^ mask);
+        }
+        bytes
+    }
+
+    #[test]
+    fn free_space_is_clean() {
+        check(vec![0; 4096], "clean");
+    }
+
+    #[test]
+    fn what_was_not_written_is_torn() {
+        let bytes = frames(&[(&[9; 1500], 1000), (&[8; 100], 1000)]);
+        // The frame's shares of its sectors: the first 24 bytes, two whole sectors, the rest.
+        for lost in [0..24, 24..536, 536..1048, 1048..1536] {
+            check(damaged(bytes.clone(), lost, None), "torn");
+        }
+        check(damaged(bytes.clone(), 5..bytes.len(), None), "torn");
+    }
+
+    #[test]
+    fn what_was_written_and_changed_is_corrupt() {
+        let bytes = frames(&[(&[9; 1500], 1000), (&[8; 100], 1000)]);
+        check(damaged(bytes.clone(), 600..601, Some(1)), "mismatch");
+        check(damaged(bytes.clone(), 0..1, Some(0x40)), "header fails");
+        // Payloads of zeros are no holes, however one byte of them or of the header changes.
+        let mut payload = vec![0; 1500];
+        payload[700] = 1;
+        let zeros = frames(&[(&payload, 1000)]);
+        for position in 0..1532 {
+            for mask in [1, 0xff] {
+                let rest = damaged(zeros.clone(), position..position + 1, Some(mask));
+                assert!(!matches!(judge(&rest, AT, 7), Tail::Torn | Tail::Clean), "byte {position}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_witness_makes_a_hole_corrupt() {
+        let bytes = frames(&[(&[9; 1500], 1000), (&[8; 100], 1000), (&[7; 10], 1008)]);
+        check(damaged(bytes.clone(), 536..1048, None), "mismatch");
+        check(damaged(bytes.clone(), 24..536, None), "proves");
+        check(damaged(bytes, 0..24, None), "proves");
+    }
+}
