@@ -9,6 +9,7 @@
 //! | a log that ends before the applied index | the same | refused |
 //! | committed entries behind the applied index | the usual case | applied again |
 
+use std::io;
 use std::path::Path;
 
 use harmony_types::config::StorageConfig;
@@ -33,6 +34,10 @@ pub(crate) fn open_tree(
     dir: &Path,
     config: &StorageConfig,
 ) -> Result<RedbTree, StorageError> {
+    if let Err(mistakes) = config.validate() {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, mistakes);
+        return Err(StorageError::Io { action: "use the configuration of", path: dir.to_owned(), source });
+    }
     create_dir(fs, dir)?;
     let path = dir.join(TREE_FILE);
     let exists = fs.exists(&path).map_err(StorageError::io("look for", &path))?;

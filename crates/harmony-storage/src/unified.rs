@@ -1,6 +1,5 @@
 //! [`UnifiedStorage`]: the log and the tree as one storage.
 
-use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,6 +13,7 @@ use harmony_types::{
     Applied, Entry, EntryType, FileSystem, HardState, LogIndex, Membership, Outcome, RecordType, Recovered,
     Snapshot, SnapshotData, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
 };
+use harmony_wal::FileWal;
 
 use crate::apply;
 use crate::batch::Batch;
@@ -54,27 +54,47 @@ struct Writer {
 }
 
 impl UnifiedStorage {
-    /// Opens the storage over a log that is open already: recovers the tree, then replays the log's committed tail.
+    /// Opens the storage with its log in `wal_dir` and its tree in `tree_dir`, both made when missing: recovers the tree,
+    /// then applies the log's committed tail again.
     ///
     /// # Errors
     /// Nothing on disk was changed by [`StorageError::Foreign`] (another cluster or member),
     /// [`StorageError::UnsupportedVersion`], [`StorageError::Locked`] and [`StorageError::InvalidIndex`] (a hole between
-    /// tree and log). A mistake in `config` is an [`StorageError::Io`] of the kind `InvalidInput`.
+    /// tree and log). [`StorageError::Wal`] is the log's own refusal, [`StorageError::Tree`] the tree's. A mistake in
+    /// `config` is an [`StorageError::Io`] of the kind `InvalidInput`.
+    pub fn open(
+        fs: Arc<dyn FileSystem>,
+        wal_dir: &Path,
+        tree_dir: &Path,
+        config: StorageConfig,
+    ) -> Result<Self, StorageError> {
+        let tree = recovery::open_tree(&*fs, tree_dir, &config)?;
+        let wal = FileWal::open(Arc::clone(&fs), wal_dir, config.wal.clone())?;
+        Self::join(fs, Arc::new(wal), tree, tree_dir, config)
+    }
+
+    /// As [`UnifiedStorage::open`], over a log that is open already: a [`harmony_wal`] log with a wrapper around it, or one
+    /// of another kind.
+    ///
+    /// # Errors
+    /// As [`UnifiedStorage::open`].
     pub fn with_wal(
         fs: Arc<dyn FileSystem>,
         wal: Arc<dyn Wal>,
         tree_dir: &Path,
         config: StorageConfig,
     ) -> Result<Self, StorageError> {
-        if let Err(mistakes) = config.validate() {
-            let source = io::Error::new(io::ErrorKind::InvalidInput, mistakes);
-            return Err(StorageError::Io {
-                action: "use the configuration of",
-                path: tree_dir.to_owned(),
-                source,
-            });
-        }
         let tree = recovery::open_tree(&*fs, tree_dir, &config)?;
+        Self::join(fs, wal, tree, tree_dir, config)
+    }
+
+    fn join(
+        fs: Arc<dyn FileSystem>,
+        wal: Arc<dyn Wal>,
+        tree: RedbTree,
+        tree_dir: &Path,
+        config: StorageConfig,
+    ) -> Result<Self, StorageError> {
         let view = View::open(tree.view()?)?;
         recovery::check_log(&*wal, &view.progress, &tree_dir.join(TREE_FILE))?;
         let storage = Self {

@@ -74,7 +74,7 @@ fn check_reads(store: &Store, model: &Model, rng: &mut SeededRng) {
 
 #[test]
 fn random_commands_do_what_the_model_does() {
-    for_each_seed(0..200, 40, |_, rng| {
+    for_each_seed(0..30, 10, |_, rng| {
         // Small checkpoints, so that restarts find all mixtures of tree and log.
         let checkpoint_bytes = 1 + rng.below(2_000);
         let config =

@@ -5,16 +5,15 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::path::Path;
-use std::sync::Arc;
 
-use common::{Store, put};
-use harmony_storage::{StorageConfig, StorageError, UnifiedStorage};
+use common::{Store, WAL_DIR, put};
+use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::command::PublishMember;
 use harmony_types::config::Identity;
 use harmony_types::fake::fs::MemoryFileSystem;
 use harmony_types::{
-    ClusterId, CommandKind, Entry, EntryType, LogIndex, Member, Membership, NodeId, OutcomeKind, Role,
-    Storage, Term,
+    ClusterId, CommandKind, Entry, EntryType, FileSystem, LogIndex, Member, Membership, NodeId, OpenMode,
+    OutcomeKind, Role, Storage, Term,
 };
 
 fn member(number: u64) -> Member {
@@ -28,7 +27,7 @@ fn member(number: u64) -> Member {
 }
 
 fn config(cluster: u64, node: u64) -> StorageConfig {
-    let mut config = StorageConfig { tree_cache_bytes: 1 << 20, ..StorageConfig::default() };
+    let mut config = common::config();
     config.wal.identity = Identity { cluster: ClusterId(cluster), node: NodeId::new(node) };
     config
 }
@@ -50,13 +49,8 @@ fn a_directory_of_another_member_is_refused() {
 #[test]
 fn a_directory_in_use_is_refused() {
     let store = Store::new();
-    let second = UnifiedStorage::with_wal(
-        Arc::new(store.fs.clone()),
-        store.wal.clone(),
-        Path::new("/data/tree"),
-        store.config.clone(),
-    );
-    assert!(matches!(second.unwrap_err(), StorageError::Locked { .. }));
+    let second = Store::with(store.fs.clone(), store.config.clone());
+    assert!(matches!(second.err().unwrap(), StorageError::Locked { .. }));
 }
 
 #[test]
@@ -71,7 +65,10 @@ fn a_log_that_lost_its_entries_is_refused() {
     let mut store = Store::new();
     store.run_all([put("a", "1"), put("a", "2")]);
     store.storage().checkpoint().unwrap();
-    store.wal = Arc::default();
+    store.stop();
+    for file in store.fs.list_dir(Path::new(WAL_DIR)).unwrap() {
+        store.fs.remove_file(&Path::new(WAL_DIR).join(file)).unwrap();
+    }
     let error = store.restart(false).unwrap_err();
     assert!(error.to_string().contains("the log ends at 0"), "{error}");
 }
@@ -81,7 +78,7 @@ fn leftovers_of_a_crash_are_removed() {
     let mut store = Store::new();
     store.run(put("a", "1"));
     let half = Path::new("/data/tree/tree.redb.new");
-    harmony_types::FileSystem::open(&store.fs, half, harmony_types::OpenMode::CreateNew).unwrap();
+    store.fs.open(half, OpenMode::CreateNew).unwrap();
     store.restart(true).unwrap();
     assert_eq!(store.fs.read_file(half), None);
     assert_eq!(store.storage().get(b"a").unwrap().unwrap().value, "1");

@@ -6,9 +6,10 @@ mod common;
 use std::io::Read as _;
 use std::path::Path;
 
-use common::{Store, put};
+use common::{Store, WAL_DIR, put};
 use harmony_storage::StorageError;
 use harmony_types::command::Compact;
+use harmony_types::fake::fs::{CallKind, Crash, Fault};
 use harmony_types::{CommandKind, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Storage, Term};
 
 /// A store with history, its snapshot's head, and the stream's bytes.
@@ -65,10 +66,10 @@ fn a_crash_before_the_log_knows_is_finished_on_open() {
     let (source, meta, bytes) = source();
     let mut store = Store::new();
     store.run(put("gone", "1"));
-    let log_before = store.wal.copy();
-    install(&store, &meta, bytes).unwrap();
-    store.wal = log_before.into();
-    store.restart(false).unwrap();
+    store.fs.inject(Fault::on([CallKind::Write, CallKind::Sync]).on_path(WAL_DIR).lasting());
+    assert!(matches!(install(&store, &meta, bytes), Err(StorageError::Wal(_))));
+    let image = store.fs.crash_image(Crash::LoseUnsynced);
+    let store = Store::with(image, store.config.clone()).unwrap();
     assert_eq!(store.storage().bounds().boundary, meta.index);
     assert_eq!(store.storage().get(b"hot").unwrap(), source.storage().get(b"hot").unwrap());
 }
