@@ -45,7 +45,8 @@ pub enum ForwardError {
 
 /// Sends to peers. Never blocks: a full queue drops the message and reports the peer as unreachable, as Raft allows.
 ///
-/// Messages may be lost, repeated or reordered. The receiving side hands over only what came from a member of the same
+/// Messages may be lost or reordered, and Raft's may be repeated; a `Propose` is delivered at most once, or its command
+/// would be applied twice. The receiving side hands over only what came from a member of the same
 /// cluster that proved its id and speaks the same protocol version.
 pub trait Transport: Send + Sync + 'static {
     /// Queues messages for one peer.
