@@ -12,6 +12,29 @@
 //!
 //! The data model is etcd's: one revision for each command that changes something, the history kept until it is compacted.
 //!
+//! ```
+//! use harmony_storage::{StorageConfig, UnifiedStorage};
+//! use harmony_types::txn::Put;
+//! use harmony_types::{Command, CommandKind, Entry, EntryType, HardState, LogIndex, Storage, Term};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let dir = tempfile::tempdir()?;
+//! let (wal, tree) = (dir.path().join("wal"), dir.path().join("tree"));
+//! let storage =
+//!     UnifiedStorage::open(harmony_wal::OsFileSystem::new(), &wal, &tree, StorageConfig::default())?;
+//!
+//! let put = Put { key: "k".into(), value: "v".into(), ..Put::default() };
+//! let data = Command::from(CommandKind::Put(put)).encode_to_bytes();
+//! let entry = Entry { term: Term(1), index: LogIndex(1), entry_type: EntryType::Normal, data };
+//! let hard_state = HardState { term: Term(1), vote: None, commit: entry.index };
+//! storage.save(Some(&hard_state), &[entry.clone()])?;
+//! storage.sync()?; // durable from here on
+//! storage.apply(&[entry])?; // visible from here on
+//! assert_eq!(storage.query(b"k")?.as_deref(), Some(&b"v"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch` and `mvcc` (what commands
 //! do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
 
