@@ -1,5 +1,7 @@
 //! Hashes that members compare: etcd's HashKV over the history, and one over everything.
 
+mod crc;
+
 use harmony_types::{KeyValue, Refusal, Revision, StorageError};
 use prost::Message as _;
 
@@ -47,7 +49,7 @@ impl Hash {
     }
 
     fn join(&mut self, next: Self) {
-        self.crc = crc32c::crc32c_combine(self.crc, next.crc, next.bytes);
+        self.crc = crc::join(self.crc, next.crc, next.bytes);
         self.bytes += next.bytes;
     }
 }
