@@ -86,16 +86,46 @@ impl SegmentReader {
             let bytes =
                 usize::try_from((self.file_bytes - position).min(CHUNK_BYTES as u64)).expect("a chunk");
             let chunk = self.window(position, bytes)?;
-            match chunk.iter().rposition(|byte| *byte != 0) {
-                None => zeros += bytes,
-                Some(last) => {
+            match without_zeros_at_the_end(chunk) {
+                [] => zeros += bytes,
+                written => {
                     rest.resize(rest.len() + zeros, 0);
-                    rest.extend_from_slice(&chunk[..=last]);
-                    zeros = bytes - last - 1;
+                    rest.extend_from_slice(written);
+                    zeros = bytes - written.len();
                 }
             }
             position += bytes as u64;
         }
         Ok(rest)
+    }
+}
+
+/// Compares whole pages first: an open looks at all the free space of a segment, most often 64 MiB of zeros.
+fn without_zeros_at_the_end(bytes: &[u8]) -> &[u8] {
+    const ZEROS: [u8; 4096] = [0; 4096];
+    let mut end = bytes.len();
+    while bytes[..end].last_chunk() == Some(&ZEROS) {
+        end -= ZEROS.len();
+    }
+    let last = bytes[..end].iter().rposition(|byte| *byte != 0);
+    &bytes[..last.map_or(0, |last| last + 1)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_zeros_at_the_end_go() {
+        for written in [0, 1, 4095, 4096, 4097, 9000] {
+            for zeros in [0, 1, 4096, 5000, 8192] {
+                let mut bytes = vec![0; written];
+                if let Some(last) = bytes.last_mut() {
+                    *last = 1;
+                }
+                bytes.resize(written + zeros, 0);
+                assert_eq!(without_zeros_at_the_end(&bytes).len(), written);
+            }
+        }
     }
 }
