@@ -81,7 +81,7 @@ impl<S: Storage> Core<S> {
             incoming: None,
             backlog: Inbox::default(),
             deferred: Vec::new(),
-            proposals: Proposals::default(),
+            proposals: Proposals::new(boot_nonce),
             ticks: 0,
             request_ticks: request_ms.div_ceil(heartbeat_ms),
             config,

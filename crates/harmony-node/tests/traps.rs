@@ -169,3 +169,25 @@ fn a_log_that_ends_before_what_was_committed_is_refused() {
     };
     assert!(error.to_string().contains("acknowledged entries were lost"), "{error}");
 }
+
+/// What a member asked for before it crashed is answered to its next life, too.
+#[test]
+fn an_answer_to_an_earlier_life_ends_no_proposal_of_this_one() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    world.put(2, "a=1");
+    world.deliver();
+    world.crash(2);
+    world.start(2);
+    world.tick(1, 1);
+    world.deliver();
+    world.trace.take();
+    world.put(2, "b=2");
+    // It is lost: nobody ever proposes it.
+    world.messages.retain(|(_, _, message)| !matches!(message, PeerMessage::Propose { .. }));
+    world.settle();
+    let told = world.trace.take();
+    assert!(told.iter().any(|line| line.contains("n1 applies 2@1 a=1")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("put b=2")), "{told:?}");
+}

@@ -44,13 +44,19 @@ pub(crate) struct Proposals<T> {
     last_request: u64,
 }
 
-impl<T> Default for Proposals<T> {
-    fn default() -> Self {
-        Self { parked: VecDeque::new(), pending: VecDeque::new(), forwards: BTreeMap::new(), last_request: 0 }
-    }
-}
-
 impl<T: prost::Message + Default> Proposals<T> {
+    /// None yet. `boot_nonce` keeps an answer to an earlier life of this node from ending a proposal of this one: two
+    /// lives count from different places, and none counts far enough to reach another's.
+    pub(super) fn new(boot_nonce: u64) -> Self {
+        Self {
+            parked: VecDeque::new(),
+            pending: VecDeque::new(),
+            forwards: BTreeMap::new(),
+            // Half of all numbers lie ahead: counting does not overflow.
+            last_request: spread(boot_nonce) >> 1,
+        }
+    }
+
     pub(super) fn park(&mut self, parked: Parked<T>) {
         self.parked.push_back(parked);
     }
@@ -181,6 +187,13 @@ impl<T: prost::Message + Default> Proposals<T> {
             actions.replies.push(oldest.remove().waiter, Err(NodeError::Timeout));
         }
     }
+}
+
+/// Spreads numbers that lie close together over all 64 bits, each to another (the finaliser of `SplitMix64`).
+fn spread(number: u64) -> u64 {
+    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    number ^ (number >> 31)
 }
 
 /// Ends a proposal with an error.
