@@ -60,6 +60,8 @@ pub(crate) struct Scan {
     pub(crate) chain: u32,
     pub(crate) oldest: u32,
     pub(crate) records: u64,
+    /// Byte of the last segment up to which its own frames say that it was synced.
+    synced: u32,
     /// All bytes behind the end, when they are a torn tail.
     torn: Vec<u8>,
     /// A seal that was not written: the segment's file, where, and the bytes.
@@ -130,6 +132,7 @@ pub(crate) fn scan(
         chain: end.chain,
         oldest: replay.oldest,
         records: replay.records,
+        synced: end.synced,
         torn: end.torn,
         unsealed,
         leftovers,
@@ -149,8 +152,12 @@ impl Scan {
     }
 }
 
-/// Makes the directory what the scan says it is: keeps the torn tail aside and cuts it, writes a seal that is missing,
-/// removes leftovers, and syncs the last segment, as a killed process may have left good frames un-synced.
+/// Makes the directory what the scan says it is, and durable: keeps the torn tail aside and cuts it, writes a seal that is
+/// missing, removes leftovers.
+///
+/// What was read may be in the system's memory alone. A killed process leaves frames and names that nobody synced, so the
+/// last segment and the directory are synced. A process that a failed sync ended leaves frames that the system takes for
+/// written, which no later sync carries to the disk: what the frames themselves do not call synced is written again.
 pub(crate) fn repair(fs: &dyn FileSystem, dir: &Path, scan: &Scan) -> Result<(), WalError> {
     let last = scan.segments.last().expect("a scan has a segment");
     let file = fs.open(&last.path, OpenMode::ReadWrite).map_err(WalError::io("open", &last.path))?;
@@ -173,7 +180,9 @@ pub(crate) fn repair(fs: &dyn FileSystem, dir: &Path, scan: &Scan) -> Result<(),
             at += bytes;
         }
     }
+    write_again(&*file, &last.path, scan.synced..scan.end.byte())?;
     file.sync_data().map_err(WalError::io("sync", &last.path))?;
+    fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
     if let Some((path, at, seal)) = &scan.unsealed {
         let file = fs.open(path, OpenMode::ReadWrite).map_err(WalError::io("open", path))?;
         file.write_at(seal, u64::from(*at)).map_err(WalError::io("seal", path))?;
@@ -182,6 +191,22 @@ pub(crate) fn repair(fs: &dyn FileSystem, dir: &Path, scan: &Scan) -> Result<(),
     if !scan.leftovers.is_empty() {
         remove_all(fs, &scan.leftovers)?;
         fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
+    }
+    Ok(())
+}
+
+/// Writes bytes of a file over themselves.
+fn write_again(file: &dyn File, path: &Path, range: std::ops::Range<u32>) -> Result<(), WalError> {
+    let mut buffer = vec![0; range.len().min(1 << 20)];
+    let (mut at, end) = (u64::from(range.start), u64::from(range.end));
+    while at < end {
+        let bytes = buffer.len().min(usize::try_from(end - at).expect("offsets in a segment have 32 bits"));
+        let read = file.read_at(&mut buffer[..bytes], at).map_err(WalError::io("read", path))?;
+        if read < bytes {
+            return Err(WalError::io("read", path)(std::io::ErrorKind::UnexpectedEof.into()));
+        }
+        file.write_at(&buffer[..bytes], at).map_err(WalError::io("write", path))?;
+        at += bytes as u64;
     }
     Ok(())
 }
@@ -286,6 +311,8 @@ fn open_read(fs: &dyn FileSystem, path: &Path) -> Result<Arc<dyn File>, WalError
 /// How a segment ends.
 struct End {
     at: u32,
+    /// Byte up to which its frames say that it was synced.
+    synced: u32,
     chain: u32,
     torn: Vec<u8>,
     unsealed: Option<(u32, Vec<u8>)>,
@@ -302,6 +329,7 @@ fn read_segment(
     let sequence = found.name.sequence;
     let mut reader = SegmentReader::new(open_read(fs, &found.path)?, found.path.clone(), sequence)?;
     let (mut at, mut chain) = (u32::try_from(HEAD_BYTES).expect("a small constant"), found.chain);
+    let mut synced = OPENING_BYTES;
     while let Step::Frame(header) = reader.step(at, chain)? {
         let offset = WalOffset::new(sequence, at);
         let payload = reader.payload(at, &header)?;
@@ -310,6 +338,7 @@ fn read_segment(
             .apply(offset, &header, payload)
             .map_err(|reason| corrupt(&found.path, at, replay.index.last(), reason))?;
         chain = header.crc;
+        synced = synced.max(header.durable);
         if sealed {
             return sealed_end(found, follower, at, chain, replay.index.last());
         }
@@ -317,7 +346,7 @@ fn read_segment(
     }
     let (seal, sealed_chain) = segment::seal(WalOffset::new(sequence, at), chain);
     if follower == Some(sealed_chain) && OPENING_BYTES <= at {
-        return Ok(End { at, chain: sealed_chain, torn: Vec::new(), unsealed: Some((at, seal)) });
+        return Ok(End { at, synced, chain: sealed_chain, torn: Vec::new(), unsealed: Some((at, seal)) });
     }
     let rest = reader.rest(at)?;
     let index = replay.index.last();
@@ -338,7 +367,7 @@ fn read_segment(
             let reason = "the segment ends before the next one goes on: records are missing".to_owned();
             Err(corrupt(&found.path, at, index, reason))
         }
-        Tail::Clean | Tail::Torn => Ok(End { at, chain, torn: rest, unsealed: None }),
+        Tail::Clean | Tail::Torn => Ok(End { at, synced, chain, torn: rest, unsealed: None }),
     }
 }
 
@@ -350,7 +379,9 @@ fn sealed_end(
     index: LogIndex,
 ) -> Result<End, WalError> {
     match follower {
-        Some(expected) if expected == chain => Ok(End { at, chain, torn: Vec::new(), unsealed: None }),
+        Some(expected) if expected == chain => {
+            Ok(End { at, synced: at, chain, torn: Vec::new(), unsealed: None })
+        }
         Some(_) => {
             let reason = "the next segment continues another log than this one".to_owned();
             Err(corrupt(&found.path, at, index, reason))

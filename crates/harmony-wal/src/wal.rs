@@ -548,24 +548,33 @@ fn check_entries(state: &State, entries: &[Entry]) -> Result<(), WalError> {
     Ok(())
 }
 
-/// Makes the directory and each parent that is missing, durably.
+/// Makes the directory and each parent that is missing, durably: each before anything is put into it, so that of those
+/// that a killed process made only the innermost may have a name that is not durable.
 fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), WalError> {
     let mut missing = Vec::new();
     for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
         if fs.exists(ancestor).map_err(WalError::io("look for", ancestor))? {
+            sync_name(fs, ancestor)?;
             break;
         }
         missing.push(ancestor);
     }
-    if missing.is_empty() {
-        return Ok(());
-    }
-    fs.create_dir_all(dir).map_err(WalError::io("create", dir))?;
     for made in missing.into_iter().rev() {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        fs.sync_dir(parent).map_err(WalError::io("sync", parent))?;
+        fs.create_dir_all(made).map_err(WalError::io("create", made))?;
+        sync_name(fs, made)?;
     }
     Ok(())
+}
+
+/// Makes the name of a directory durable. A parent that this process may not open is somebody else's: its names are not
+/// ours to sync.
+fn sync_name(fs: &dyn FileSystem, dir: &Path) -> Result<(), WalError> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match fs.sync_dir(parent) {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(WalError::io("sync", parent)),
+    }
 }
 
 fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Arc<dyn File>, WalError> {

@@ -212,3 +212,43 @@ fn any_failing_call_is_a_clean_error_and_loses_nothing() {
         }
     });
 }
+
+/// A process ends at any call, be it by a failed sync; the next one finds what the system still has in memory, goes on,
+/// and syncs: then nothing of the log may rest on what the first one did not sync.
+#[test]
+fn what_a_restarted_process_synced_survives_whatever_the_first_left_open() {
+    for_each_seed(300..304, 1, |seed, _| {
+        for n in 1.. {
+            let mut rng = seed.rng();
+            let disk = MemoryFileSystem::new();
+            disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
+            let mut model = new_model();
+            if let Ok(wal) = open(&disk) {
+                let mut going = true;
+                for _ in 0..30 {
+                    going = going && operate(&mut rng, &wal, &mut model);
+                }
+            }
+            let struck = disk.faults_struck();
+            disk.clear_faults();
+            let wal = open(&disk).unwrap_or_else(|error| panic!("{seed}, call {n}: {error}"));
+            model.recovered(&wal);
+            let entry = Entry { index: wal.bounds().last.next(), term: Term(model.term), ..Entry::default() };
+            wal.append_many(None, std::slice::from_ref(&entry)).unwrap();
+            wal.sync().unwrap();
+            let (bounds, state) = (wal.bounds(), wal.hard_state());
+            let entries = wal.entries(bounds.first()..bounds.last.next(), u64::MAX).unwrap();
+            for crash in [Crash::LoseUnsynced, Crash::Seeded(Seed(n))] {
+                let context = format!("{seed}, call {n}, {crash:?}");
+                let after =
+                    open(&disk.crash_image(crash)).unwrap_or_else(|error| panic!("{context}: {error}"));
+                assert_eq!((after.bounds(), after.hard_state()), (bounds, state), "{context}");
+                let found = after.entries(bounds.first()..bounds.last.next(), u64::MAX).unwrap();
+                assert_eq!(found, entries, "{context}");
+            }
+            if struck == 0 {
+                break;
+            }
+        }
+    });
+}
