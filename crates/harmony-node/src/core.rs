@@ -217,7 +217,10 @@ impl<S: Storage> Core<S> {
     /// Lets raft work until it has nothing to say.
     fn work(&mut self, actions: &mut Actions<S::Outcome>) -> Result<(), NodeError> {
         if self.campaign && !self.must_drain() {
-            self.campaign = self.raft.campaign().is_ok() && self.raft.view().state != RaftState::Leader;
+            // The log behind the applied index may have brought other voters: then one asks them, in its time.
+            self.campaign = self.raft.view().single_voter
+                && self.raft.campaign().is_ok()
+                && self.raft.view().state != RaftState::Leader;
         }
         loop {
             self.look(actions);

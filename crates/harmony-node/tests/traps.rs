@@ -191,3 +191,26 @@ fn an_answer_to_an_earlier_life_ends_no_proposal_of_this_one() {
     assert!(told.iter().any(|line| line.contains("n1 applies 2@1 a=1")), "{told:?}");
     assert!(!told.iter().any(|line| line.contains("put b=2")), "{told:?}");
 }
+
+/// A member was added before the crash, so that nobody is the only voter any more once the log is replayed.
+#[test]
+fn a_member_that_is_not_alone_any_more_waits_for_its_election_timeout() {
+    let mut world = voters(1);
+    world.settle();
+    let change_type = harmony_types::ConfChangeType::AddVoter;
+    world.change(1, harmony_types::ConfChange { change_type, member: member(2, Role::Voter) });
+    world.sync(1);
+    // Committed, and on disk as such, but not applied.
+    world.nodes[&1].storage.sync().unwrap();
+    world.crash(1);
+    world.start(1);
+    for _ in 0..10 {
+        world.sync(1);
+        world.apply(1);
+        world.turn(1, []);
+    }
+    assert!(world.nodes[&1].storage.membership().voters.contains(&id(2)));
+    assert!(world.messages.is_empty(), "{:?}", world.messages);
+    world.tick(1, 20);
+    assert!(!world.messages.is_empty(), "it asks for votes in time");
+}
