@@ -119,6 +119,10 @@ impl<S: Storage> Core<S> {
             let Some(index) = inbox.installed.take() else {
                 // Raft hears nothing now, but clients wait in line as always: bounded, and refused past the bound.
                 self.line_up(&mut inbox, &mut actions);
+                // Their time goes on, too.
+                if std::mem::take(&mut inbox.tick) {
+                    self.beat(&mut actions);
+                }
                 self.backlog.absorb(inbox);
                 return Ok(actions);
             };
@@ -279,10 +283,15 @@ impl<S: Storage> Core<S> {
     }
 
     fn tick(&mut self, actions: &mut Actions<S::Outcome>) {
-        self.ticks += 1;
         if !self.must_drain() {
             self.raft.tick();
         }
+        self.beat(actions);
+    }
+
+    /// Ends what waited too long.
+    fn beat(&mut self, actions: &mut Actions<S::Outcome>) {
+        self.ticks += 1;
         self.proposals.expire(self.ticks, actions);
         self.metrics.read_retries.add(self.reads.tick(self.ticks, actions));
     }

@@ -214,3 +214,41 @@ fn a_member_that_is_not_alone_any_more_waits_for_its_election_timeout() {
     world.tick(1, 20);
     assert!(!world.messages.is_empty(), "it asks for votes in time");
 }
+
+/// Installing may take minutes; raft stands still then, but not the clients' time.
+#[test]
+fn clients_are_refused_in_time_while_a_snapshot_is_installed() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    world.isolate(3);
+    world.put(1, "a=1");
+    world.settle();
+    let storage = &world.nodes[&1].storage;
+    storage.checkpoint().unwrap();
+    storage.release(LogIndex(2)).unwrap();
+    world.heal();
+    for _ in 0..3 {
+        world.tick(1, 1);
+        for _ in 0..3 {
+            world.deliver();
+            world.sync(1);
+            world.apply(1);
+        }
+    }
+    let installs = |world: &World| {
+        let jobs = &world.nodes[&3].apply;
+        jobs.iter().any(|job| matches!(job, harmony_node::core::event::ApplyJob::Install { .. }))
+    };
+    assert!(installs(&world));
+    world.put(3, "b=2");
+    world.read(3);
+    world.trace.take();
+    world.tick(3, 100);
+    let told = world.trace.take();
+    for end in ["put b=2: refused, no leader", "read: unknown, request timed out"] {
+        assert!(told.iter().any(|line| line.ends_with(end)), "{told:?}");
+    }
+    world.settle();
+    assert_eq!(world.nodes[&3].storage.application().print(), "1: a=1");
+}
