@@ -176,8 +176,11 @@ impl<S: Storage> Core<S> {
                 }
             }
         }
+        // One at a time, and none whose announcement would have to wait: it would come without its content. The leader
+        // sends another.
         if let Some((announcement, snapshot)) = inbox.snapshot.take()
             && self.incoming.is_none()
+            && !self.must_drain()
         {
             self.incoming = Some(snapshot);
             self.step(announcement)?;

@@ -252,3 +252,23 @@ fn clients_are_refused_in_time_while_a_snapshot_is_installed() {
     world.settle();
     assert_eq!(world.nodes[&3].storage.application().print(), "1: a=1");
 }
+
+/// Its message would be stepped later, when nobody has the content any more.
+#[test]
+fn a_snapshot_that_comes_while_the_only_voter_writes_its_log_is_dropped_whole() {
+    let mut world = World::new(&[member(1, Role::Voter), member(2, Role::Learner)]);
+    world.settle();
+    world.put(1, "a=1");
+    world.hear(message(MessageType::AppendResponse, 2, 1, 9)).unwrap();
+    let meta = harmony_types::SnapshotMeta {
+        index: LogIndex(50),
+        term: Term(9),
+        membership: world.nodes[&1].storage.membership(),
+    };
+    let announcement =
+        Message { snapshot: Some(Box::new(meta.clone())), ..message(MessageType::Snapshot, 2, 1, 9) };
+    let snapshot = harmony_types::Snapshot { meta, ..harmony_types::Snapshot::default() };
+    world.turn(1, [harmony_node::core::event::Event::Snapshot { announcement, snapshot }]);
+    world.settle();
+    assert_eq!(world.nodes[&1].core.status().last, LogIndex(2));
+}
