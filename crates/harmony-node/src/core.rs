@@ -15,9 +15,10 @@ use bytes::Bytes;
 use harmony_types::config::NodeConfig;
 use harmony_types::limits;
 use harmony_types::raft::RaftState;
+use harmony_types::transport::ForwardError;
 use harmony_types::{
     ConfChange, ConfChangeType, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _,
-    Snapshot, Status, Storage,
+    Snapshot, Status, Storage, Term,
 };
 
 use self::event::{Actions, Inbox, ReplyTo, Report};
@@ -48,6 +49,8 @@ pub struct Core<S: Storage> {
     deferred: Vec<Message>,
     /// The only voter needs nobody's vote: it need not wait for an election timeout when it starts.
     campaign: bool,
+    /// Who said last that it does not lead, in which term as seen from here, at which tick.
+    refused: Option<(NodeId, Term, u64)>,
     ticks: u64,
     request_ticks: u64,
     metrics: Arc<NodeMetrics>,
@@ -82,6 +85,7 @@ impl<S: Storage> Core<S> {
             backlog: Inbox::default(),
             deferred: Vec::new(),
             proposals: Proposals::new(boot_nonce),
+            refused: None,
             ticks: 0,
             request_ticks: request_ms.div_ceil(heartbeat_ms),
             config,
@@ -172,6 +176,9 @@ impl<S: Storage> Core<S> {
                 PeerMessage::Raft(message) => self.step(*message)?,
                 PeerMessage::Propose { request, data } => self.proposed_by_peer(from, request, data, actions),
                 PeerMessage::ProposeReply { request, result } => {
+                    if result == Err(ForwardError::NotLeader) {
+                        self.refused = Some((from, self.raft.view().term, self.ticks));
+                    }
                     self.proposals.answered(from, request, result, actions);
                 }
             }
@@ -369,6 +376,10 @@ impl<S: Storage> Core<S> {
                 continue;
             }
             let Some(leader) = self.view.leader.filter(|leader| *leader != self.config.id) else { return };
+            // It would say the same again until it, or this node, hears of the next leader.
+            if self.refused == Some((leader, self.view.term, self.ticks)) {
+                return;
+            }
             for Parked { data, reply, deadline } in self.proposals.take_parked(usize::MAX) {
                 match reply {
                     ReplyTo::Local(waiter) => self.proposals.forward(leader, data, waiter, deadline, actions),
