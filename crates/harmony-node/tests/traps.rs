@@ -272,3 +272,23 @@ fn a_snapshot_that_comes_while_the_only_voter_writes_its_log_is_dropped_whole() 
     world.settle();
     assert_eq!(world.nodes[&1].core.status().last, LogIndex(2));
 }
+
+/// A member that stepped down a moment ago refuses; asking it again at once would go on at the network's speed.
+#[test]
+fn a_refused_proposal_is_not_passed_on_again_before_the_next_beat() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    world.crash(1);
+    world.start(1);
+    world.put(2, "a=1");
+    let mut asked = 0;
+    for _ in 0..20 {
+        asked +=
+            world.messages.iter().filter(|(_, _, one)| matches!(one, PeerMessage::Propose { .. })).count();
+        world.deliver();
+    }
+    assert_eq!(asked, 1);
+    world.tick(2, 1);
+    assert_eq!(world.messages.len(), 1, "it is passed on again after a beat");
+}
