@@ -28,7 +28,7 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     // Raft looks at the entries behind its own applied index, which runs behind the storage's.
     let applied = shared.raft.status().applied;
     let kept = LogIndex(applied.0.saturating_sub(shared.config.log_keep_entries));
-    let upto = kept.min(storage.durable_applied());
+    let upto = shared.retention.limit(kept.min(storage.durable_applied()), shared.clock.now());
     if storage.bounds().boundary < upto {
         storage.release(upto)?;
     }

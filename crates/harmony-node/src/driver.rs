@@ -18,8 +18,8 @@ use std::time::Duration;
 use harmony_types::config::NodeConfig;
 use harmony_types::transport::PeerSink;
 use harmony_types::{
-    Clock, Member, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot, Storage,
-    Transport,
+    Clock, LogIndex, Member, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot,
+    Storage, Transport,
 };
 
 use crate::core::Core;
@@ -27,6 +27,7 @@ use crate::core::event::{Actions, ApplyJob, Event, Inbox};
 use crate::metrics::NodeMetrics;
 use crate::queue::{Mailbox, Taken};
 use crate::raft::RaftGroup;
+use crate::retention::Retention;
 use crate::{applier, checkpointer, persist};
 
 /// What the threads of one node share.
@@ -44,6 +45,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) snapshots: Mailbox<Vec<Message>>,
     /// Filled when enough was applied to make it durable before time.
     pub(crate) checkpoint: Mailbox<()>,
+    /// Entries that members need behind their snapshots.
+    pub(crate) retention: Retention,
     end: Mutex<End>,
     ended: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -78,6 +81,7 @@ pub(crate) fn start<S: Storage>(
         apply: Mailbox::default(),
         snapshots: Mailbox::default(),
         checkpoint: Mailbox::default(),
+        retention: Retention::default(),
         end: Mutex::default(),
         ended: Condvar::new(),
         threads: Mutex::default(),
@@ -174,6 +178,10 @@ fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) {
     }
     if !apply.is_empty() {
         shared.apply.put(|jobs| jobs.extend(apply));
+    }
+    for announcement in &snapshots {
+        let index = announcement.snapshot.as_ref().map_or(LogIndex::ZERO, |meta| meta.index);
+        shared.retention.asked(announcement.to, index);
     }
     if !snapshots.is_empty() {
         shared.snapshots.put(|waiting| waiting.extend(snapshots));
@@ -295,6 +303,9 @@ impl<S: Storage> PeerSink for Sink<S> {
     }
 
     fn snapshot_sent(&self, peer: NodeId, arrived: bool) {
+        if let Some(shared) = self.shared.upgrade() {
+            shared.retention.sent(peer, arrived, shared.clock.now());
+        }
         self.push(Event::SnapshotSent { peer, arrived });
     }
 }

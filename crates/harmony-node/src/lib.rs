@@ -38,6 +38,7 @@ mod persist;
 mod queue;
 mod raft;
 mod ready_handler;
+mod retention;
 pub mod transport;
 pub mod waiter;
 
