@@ -44,6 +44,8 @@ pub struct UnifiedStorage {
     writer: Mutex<Writer>,
     durable_applied: AtomicU64,
     closed: AtomicBool,
+    /// Closed with everything on disk.
+    saved: AtomicBool,
 }
 
 /// What only the thread that writes needs. Its lock is held during I/O on purpose: it is the tree's single writer.
@@ -106,6 +108,7 @@ impl UnifiedStorage {
             view: ArcSwap::from_pointee(view),
             writer: Mutex::new(Writer { tree, bytes_unsaved: 0 }),
             closed: AtomicBool::new(false),
+            saved: AtomicBool::new(false),
         };
         recovery::recover(&storage)?;
         Ok(storage)
@@ -227,9 +230,9 @@ impl UnifiedStorage {
         self.fs.sync_dir(&self.tree_dir).map_err(StorageError::io("sync", &self.tree_dir))?;
         let new = new.renamed(&path);
         let view = View::open(new.view()?)?;
-        writer.tree = new;
+        // Views of the old file go on reading it; what it holds in memory is not worth writing any more.
+        std::mem::replace(&mut writer.tree, new).abandon();
         writer.bytes_unsaved = 0;
-        self.durable_applied.store(view.progress.applied.index.0, Ordering::Release);
         self.view.store(Arc::new(view));
         Ok(())
     }
@@ -310,7 +313,10 @@ impl Storage for UnifiedStorage {
             }
         };
         self.swap_in(&mut writer, tree)?;
-        self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })
+        self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
+        // Not before: until the log begins behind the snapshot, it cannot be released up to there.
+        self.durable_applied.store(snapshot.meta.index.0, Ordering::Release);
+        Ok(())
     }
 
     fn read_all(&self) -> Result<Recovered, StorageError> {
@@ -428,7 +434,20 @@ impl Storage for UnifiedStorage {
         self.closed.store(true, Ordering::Release);
         let closed = self.wal.close();
         saved?;
-        Ok(closed?)
+        closed?;
+        self.saved.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// Without a good end before, dropping it is a crash: the tree on disk stays at the last checkpoint, which the log is never
+/// behind.
+impl Drop for UnifiedStorage {
+    fn drop(&mut self) {
+        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
+        if !*self.saved.get_mut() {
+            writer.tree.abandon();
+        }
     }
 }
 

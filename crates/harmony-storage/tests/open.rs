@@ -10,7 +10,7 @@ use common::{Store, WAL_DIR, put};
 use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::command::PublishMember;
 use harmony_types::config::Identity;
-use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::fake::fs::{CallKind, Fault, MemoryFileSystem};
 use harmony_types::{
     ClusterId, CommandKind, Entry, EntryType, FileSystem, LogIndex, Member, Membership, NodeId, OpenMode,
     OutcomeKind, Role, Storage, Term,
@@ -156,4 +156,29 @@ fn after_close_everything_is_refused() {
     assert!(matches!(store.storage().apply(&[]), Err(StorageError::Closed)));
     assert!(matches!(store.storage().create_snapshot(), Err(StorageError::Closed)));
     assert!(matches!(store.storage().checkpoint(), Err(StorageError::Closed)));
+}
+
+#[test]
+fn a_store_dropped_without_a_word_opens_again() {
+    let mut store = Store::new();
+    store.run(put("a", "1"));
+    // Applied, but never synced: nothing of it was acknowledged.
+    let entry = store.entry(put("a", "2"));
+    store.storage().save(None, std::slice::from_ref(&entry)).unwrap();
+    store.storage().apply(&[entry]).unwrap();
+    store.restart(false).unwrap();
+    assert_eq!(store.storage().get(b"a").unwrap().unwrap().value, "1");
+}
+
+#[test]
+fn a_store_dropped_with_a_broken_log_opens_again() {
+    let mut store = Store::new();
+    store.run(put("a", "1"));
+    let entry = store.entry(put("a", "2"));
+    store.storage().save(None, std::slice::from_ref(&entry)).unwrap();
+    store.fs.inject(Fault::on([CallKind::Write]).on_path(WAL_DIR));
+    assert!(store.storage().sync().is_err());
+    store.storage().apply(&[entry]).unwrap();
+    store.restart(false).unwrap();
+    assert_eq!(store.storage().get(b"a").unwrap().unwrap().value, "1");
 }

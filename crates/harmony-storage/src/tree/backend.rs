@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use harmony_types::File;
 use redb::{BackendError, StorageBackend};
@@ -11,11 +12,20 @@ use redb::{BackendError, StorageBackend};
 /// One open file. Locking is the file's own whole-file lock, held until the file is dropped.
 pub(super) struct FileBackend {
     file: Arc<dyn File>,
+    abandoned: Arc<AtomicBool>,
 }
 
 impl FileBackend {
-    pub(super) fn new(file: Arc<dyn File>) -> Self {
-        Self { file }
+    /// Once `abandoned` is true, nothing is written any more.
+    pub(super) fn new(file: Arc<dyn File>, abandoned: Arc<AtomicBool>) -> Self {
+        Self { file, abandoned }
+    }
+
+    fn check_writable(&self) -> Result<(), io::Error> {
+        if self.abandoned.load(Ordering::Acquire) {
+            return Err(io::Error::other("the tree was given up without being closed"));
+        }
+        Ok(())
     }
 
     fn try_lock(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
@@ -51,14 +61,17 @@ impl StorageBackend for FileBackend {
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        self.check_writable()?;
         self.file.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
+        self.check_writable()?;
         self.file.sync_data()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        self.check_writable()?;
         self.file.write_at(data, offset)
     }
 

@@ -9,6 +9,7 @@ use std::fmt::Display;
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use harmony_types::{FileSystem, OpenMode, StorageError};
 use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
@@ -25,6 +26,7 @@ pub(crate) struct RedbTree {
     database: Arc<Database>,
     file: Arc<dyn harmony_types::File>,
     path: PathBuf,
+    abandoned: Arc<AtomicBool>,
 }
 
 impl RedbTree {
@@ -39,9 +41,10 @@ impl RedbTree {
         cache_bytes: usize,
     ) -> Result<Self, StorageError> {
         let file = fs.open(path, mode).map_err(StorageError::io("open", path))?;
+        let abandoned = Arc::new(AtomicBool::new(false));
         let opened = Database::builder()
             .set_cache_size(cache_bytes)
-            .create_with_backend(FileBackend::new(Arc::clone(&file)));
+            .create_with_backend(FileBackend::new(Arc::clone(&file), Arc::clone(&abandoned)));
         let database = match opened {
             Ok(database) => database,
             Err(DatabaseError::DatabaseAlreadyOpen) => {
@@ -49,12 +52,18 @@ impl RedbTree {
             }
             Err(error) => return Err(failed("open", path)(error)),
         };
-        let tree = Self { database: Arc::new(database), file, path: path.to_owned() };
+        let tree = Self { database: Arc::new(database), file, path: path.to_owned(), abandoned };
         if mode == OpenMode::CreateNew {
             // A view needs the tables to exist.
             tree.commit(Durability::Visible, &mut |_| Ok(()))?;
         }
         Ok(tree)
+    }
+
+    /// Writes nothing more, so that the file stays as the last durable commit left it. Without this, redb makes all visible
+    /// commits durable when the last handle is dropped, whether the log holds their entries or not.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::Release);
     }
 
     /// The same tree under the name that its file was renamed to.
