@@ -41,7 +41,10 @@ pub(crate) fn open_tree(
     create_dir(fs, dir)?;
     let path = dir.join(TREE_FILE);
     let exists = fs.exists(&path).map_err(StorageError::io("look for", &path))?;
-    if !exists {
+    if exists {
+        // A process that was killed between rename and sync left a name that a power loss takes back.
+        fs.sync_dir(dir).map_err(StorageError::io("sync", dir))?;
+    } else {
         make_first_tree(fs, dir, config)?;
     }
     let tree = RedbTree::open(fs, &path, OpenMode::ReadWrite, config.tree_cache_bytes)?;
@@ -51,22 +54,34 @@ pub(crate) fn open_tree(
     Ok(tree)
 }
 
-/// Makes the directory and its parents, durable.
+/// Makes the directory and each parent that is missing, durably: each before anything is put into it, so that of those
+/// that a killed process made only the innermost may have a name that is not durable.
 fn create_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
-    let mut made = Vec::new();
-    for ancestor in dir.ancestors() {
+    let mut missing = Vec::new();
+    for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
         if fs.exists(ancestor).map_err(StorageError::io("look for", ancestor))? {
+            sync_name(fs, ancestor)?;
             break;
         }
-        made.push(ancestor);
+        missing.push(ancestor);
     }
-    fs.create_dir_all(dir).map_err(StorageError::io("create", dir))?;
-    for parent in made.iter().filter_map(|made| made.parent()) {
-        // The parent of a relative path's first part is the working directory.
-        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-        fs.sync_dir(parent).map_err(StorageError::io("sync", parent))?;
+    for made in missing.into_iter().rev() {
+        fs.create_dir_all(made).map_err(StorageError::io("create", made))?;
+        sync_name(fs, made)?;
     }
     Ok(())
+}
+
+/// Makes the name of a directory durable. A parent that this process may not open is somebody else's: its names are not
+/// ours to sync.
+fn sync_name(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
+    let Some(parent) = dir.parent() else { return Ok(()) };
+    // The parent of a relative path's first part is the working directory.
+    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+    match fs.sync_dir(parent) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced.map_err(StorageError::io("sync", parent)),
+    }
 }
 
 /// Makes an empty tree under the other name and renames it: under its own name a tree is always whole.

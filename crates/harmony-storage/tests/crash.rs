@@ -123,3 +123,68 @@ fn install(store: &Store, source: &Store, announced: &SnapshotMeta) -> Result<()
     let data = SnapshotData::Stream(source.storage().create_snapshot()?.data.into_reader());
     store.storage().save_snapshot(Snapshot { meta: announced.clone(), data })
 }
+
+/// A process ends at any call; the next one finds what the system still has in memory, finishes its work, releases the
+/// log, and then the power goes: nothing may rest on what the first one did not sync.
+#[test]
+fn a_restart_and_then_a_power_loss_lose_nothing() {
+    let expected = expected();
+    for n in 1.. {
+        let disk = MemoryFileSystem::new();
+        disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
+        let (mut acknowledged, is_done) = apply_all(&disk);
+        disk.clear_faults();
+        let mut store =
+            Store::with(disk.clone(), config()).unwrap_or_else(|error| panic!("call {n}: {error}"));
+        let applied = store.storage().applied().index;
+        assert!(acknowledged <= applied, "call {n}");
+        store.storage().release(store.storage().durable_applied()).unwrap();
+        // Half of the time the next process goes on, and gives up the log behind it.
+        let applied_before = usize::try_from(applied.0).unwrap();
+        for command in commands().into_iter().skip(if n % 2 == 0 { applied_before } else { usize::MAX }) {
+            store.run(command);
+            acknowledged = store.storage().applied().index;
+            store.storage().release(store.storage().durable_applied()).unwrap();
+        }
+        for crash in crashes(n) {
+            let image = disk.crash_image(crash);
+            let copy = Store::with(image, config())
+                .unwrap_or_else(|error| panic!("ended at call {n}, then {crash:?}: {error}"));
+            let storage = copy.storage();
+            assert!(acknowledged <= storage.applied().index, "call {n}, {crash:?}");
+            assert_eq!(storage.hash().unwrap(), expected[&storage.applied().index], "call {n}, {crash:?}");
+        }
+        if is_done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_restart_and_then_a_power_loss_keep_the_snapshot_that_was_found() {
+    let mut source = Store::with(MemoryFileSystem::new(), config()).unwrap();
+    source.run_all(commands());
+    let announced = source.storage().create_snapshot().unwrap().meta;
+    for n in 1.. {
+        let disk = MemoryFileSystem::new();
+        let mut store = Store::with(disk.clone(), config()).unwrap();
+        store.run(put("old", "1"));
+        disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
+        let is_done = install(&store, &source, &announced).is_ok();
+        drop(store);
+        disk.clear_faults();
+        let mut store =
+            Store::with(disk.clone(), config()).unwrap_or_else(|error| panic!("call {n}: {error}"));
+        store.run(put("new", "1"));
+        let (applied, hash) = (store.storage().applied(), store.storage().hash().unwrap());
+        for crash in crashes(n) {
+            let copy = Store::with(disk.crash_image(crash), config())
+                .unwrap_or_else(|error| panic!("ended at call {n}, then {crash:?}: {error}"));
+            assert_eq!(copy.storage().applied(), applied, "call {n}, {crash:?}");
+            assert_eq!(copy.storage().hash().unwrap(), hash, "call {n}, {crash:?}");
+        }
+        if is_done {
+            break;
+        }
+    }
+}
