@@ -1,7 +1,7 @@
 //! The apply thread: committed entries into the state machine, outcomes to those who wait.
 
 use harmony_types::limits;
-use harmony_types::transport::ForwardError;
+use harmony_types::transport::Forwarded;
 use harmony_types::{ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage};
 use prost::Message as _;
 
@@ -84,12 +84,13 @@ impl<S: Storage> Applier<'_, S> {
     /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not.
     fn apply(&mut self) -> Result<(), NodeError> {
         let batch = std::mem::take(&mut self.batch);
-        let Some(last) = batch.entries.last().map(|entry| entry.index) else { return Ok(()) };
+        let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else { return Ok(()) };
+        let (first, last) = (first.index, last.index);
         let outcomes = self.shared.storage.apply(&batch.entries)?;
         assert_eq!(outcomes.len(), batch.entries.len(), "one outcome for each entry");
         self.shared.metrics.entries_applied.add(batch.entries.len() as u64);
         self.shared.metrics.apply_batches.add(1);
-        answer(self.shared, outcomes, batch.replies);
+        answer(self.shared, outcomes, first, batch.replies);
         self.report(last);
         self.bytes_since_checkpoint += batch.bytes;
         if limits::CHECKPOINT_BYTES <= self.bytes_since_checkpoint {
@@ -144,6 +145,7 @@ impl<S: Storage> Applier<'_, S> {
 fn answer<S: Storage>(
     shared: &Shared<S>,
     outcomes: Vec<S::Outcome>,
+    first: LogIndex,
     replies: Vec<(usize, ReplyTo<S::Outcome>)>,
 ) {
     let mut local = ReplyBatch::default();
@@ -154,7 +156,9 @@ fn answer<S: Storage>(
         match reply {
             ReplyTo::Local(waiter) => local.push(waiter, Ok(outcome)),
             ReplyTo::Peer { node, request } => {
-                let result: Result<_, ForwardError> = Ok(outcome.encode_to_vec().into());
+                let index = LogIndex(first.0 + slot as u64);
+                let outcome = outcome.encode_to_vec().into();
+                let result = Ok(Forwarded { index, outcome });
                 let message = PeerMessage::ProposeReply { request, result };
                 match remote.iter_mut().find(|(peer, _)| *peer == node) {
                     Some((_, messages)) => messages.push(message),

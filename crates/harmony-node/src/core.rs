@@ -139,6 +139,7 @@ impl<S: Storage> Core<S> {
         }
         self.take_in(inbox, &mut actions)?;
         self.work(&mut actions)?;
+        self.proposals.release(self.applied, &mut actions);
         let released = self.reads.release(self.applied, &mut actions);
         self.metrics.reads.add(released);
         self.publish();

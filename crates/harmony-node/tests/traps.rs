@@ -292,3 +292,39 @@ fn a_refused_proposal_is_not_passed_on_again_before_the_next_beat() {
     world.tick(2, 1);
     assert_eq!(world.messages.len(), 1, "it is passed on again after a beat");
 }
+
+/// Its client may read here next, without asking anybody: what it wrote must be there.
+#[test]
+fn what_was_passed_on_is_answered_once_it_is_applied_here() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    world.put(2, "a=1");
+    world.deliver();
+    world.trace.take();
+    for _ in 0..10 {
+        // Everything happens but what this member's state machine does.
+        for number in 1..=3 {
+            world.sync(number);
+        }
+        world.apply(1);
+        world.deliver();
+    }
+    let told = world.trace.take();
+    assert!(told.iter().any(|line| line.contains("n1 applies 2@1 a=1")), "{told:?}");
+    assert!(!told.iter().any(|line| line.contains("client of n2")), "{told:?}");
+    world.apply(2);
+    assert_eq!(world.trace.take(), ["n2 applies 2@1 a=1", "client of n2, put a=1: 0"]);
+    // Where it takes too long, the outcome is told all the same.
+    world.put(2, "b=2");
+    for _ in 0..10 {
+        world.deliver();
+        for number in 1..=3 {
+            world.sync(number);
+        }
+        world.apply(1);
+    }
+    world.trace.take();
+    world.tick(2, 100);
+    assert!(world.trace.take().contains(&"client of n2, put b=2: 1".to_owned()));
+}

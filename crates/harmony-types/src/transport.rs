@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::error::NodeError;
 use crate::id::NodeId;
-use crate::log::Snapshot;
+use crate::log::{LogIndex, Snapshot};
 use crate::membership::Member;
 use crate::raft::Message;
 
@@ -24,9 +24,19 @@ pub enum PeerMessage {
     ProposeReply {
         /// The number of the request.
         request: u64,
-        /// The encoded outcome, or why there is none.
-        result: Result<Bytes, ForwardError>,
+        /// The outcome, or why there is none.
+        result: Result<Forwarded, ForwardError>,
     },
+}
+
+/// What became of a forwarded proposal that was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Place of its entry: whoever asked answers its client once it has applied this far, too, or the client's next read
+    /// there would not see what it wrote.
+    pub index: LogIndex,
+    /// The encoded outcome.
+    pub outcome: Bytes,
 }
 
 /// Why a forwarded proposal has no outcome.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use harmony_types::transport::ForwardError;
+use harmony_types::transport::{ForwardError, Forwarded};
 use harmony_types::{Entry, LogIndex, NodeError, NodeId, PeerMessage, Term};
 
 use crate::core::event::{Actions, ReplyTo};
@@ -35,12 +35,22 @@ struct Forward<T> {
     deadline: u64,
 }
 
-/// All proposals that wait here. Each is in one of the three places, and leaves it with its one answer.
+/// A proposal that was applied at the leader, but not here yet.
+#[derive(Debug)]
+struct Early<T> {
+    waiter: Waiter<T>,
+    outcome: T,
+    deadline: u64,
+}
+
+/// All proposals that wait here. Each is in one of the four places, and leaves it with its one answer.
 #[derive(Debug)]
 pub(crate) struct Proposals<T> {
     parked: VecDeque<Parked<T>>,
     pending: VecDeque<Pending<T>>,
     forwards: BTreeMap<u64, Forward<T>>,
+    /// By the index that must be applied first.
+    early: BTreeMap<LogIndex, Early<T>>,
     last_request: u64,
 }
 
@@ -52,6 +62,7 @@ impl<T: prost::Message + Default> Proposals<T> {
             parked: VecDeque::new(),
             pending: VecDeque::new(),
             forwards: BTreeMap::new(),
+            early: BTreeMap::new(),
             // Half of all numbers lie ahead: counting does not overflow.
             last_request: spread(boot_nonce) >> 1,
         }
@@ -130,7 +141,7 @@ impl<T: prost::Message + Default> Proposals<T> {
         &mut self,
         from: NodeId,
         request: u64,
-        result: Result<Bytes, ForwardError>,
+        result: Result<Forwarded, ForwardError>,
         actions: &mut Actions<T>,
     ) {
         // An answer that comes too late, or from somebody who was not asked, is nobody's.
@@ -138,26 +149,36 @@ impl<T: prost::Message + Default> Proposals<T> {
             return;
         }
         let Some(Forward { data, waiter, deadline, .. }) = self.forwards.remove(&request) else { return };
-        let result = match result {
-            Ok(outcome) => T::decode(outcome)
-                .map_err(|error| NodeError::InvalidMessage { reason: format!("outcome: {error}") }),
+        let error = match result {
+            Ok(Forwarded { index, outcome }) => {
+                match T::decode(outcome) {
+                    Ok(outcome) => drop(self.early.insert(index, Early { waiter, outcome, deadline })),
+                    // The leader applied it, so this is not "nothing happened" even when we cannot read it.
+                    Err(_) => actions.replies.push(waiter, Err(NodeError::LeaderChanged)),
+                }
+                return;
+            }
             // It was not proposed, so it may be proposed again: to whoever leads by now.
             Err(ForwardError::NotLeader) => {
                 self.parked.push_front(Parked { data, reply: ReplyTo::Local(waiter), deadline });
                 return;
             }
-            Err(ForwardError::Busy) => Err(NodeError::Busy),
+            Err(ForwardError::Busy) => NodeError::Busy,
             Err(ForwardError::TooLarge) => {
-                Err(NodeError::TooLarge { bytes: data.len() as u64, limit: data.len() as u64 })
+                NodeError::TooLarge { bytes: data.len() as u64, limit: data.len() as u64 }
             }
-            Err(ForwardError::Unknown) => Err(NodeError::LeaderChanged),
+            Err(ForwardError::Unknown) => NodeError::LeaderChanged,
         };
-        match result {
-            // The leader applied it, so the outcome is not "nothing happened" even when we cannot read it.
-            Err(NodeError::InvalidMessage { .. }) => {
-                actions.replies.push(waiter, Err(NodeError::LeaderChanged))
-            }
-            result => actions.replies.push(waiter, result),
+        actions.replies.push(waiter, Err(error));
+    }
+
+    /// Answers what is applied here by now.
+    pub(super) fn release(&mut self, applied: LogIndex, actions: &mut Actions<T>) {
+        while let Some(first) = self.early.first_entry()
+            && *first.key() <= applied
+        {
+            let Early { waiter, outcome, .. } = first.remove();
+            actions.replies.push(waiter, Ok(outcome));
         }
     }
 
@@ -185,6 +206,10 @@ impl<T: prost::Message + Default> Proposals<T> {
             && oldest.get().deadline <= now
         {
             actions.replies.push(oldest.remove().waiter, Err(NodeError::Timeout));
+        }
+        // The outcome stands, however long this member takes to see it.
+        for (_, early) in self.early.extract_if(.., |_, early| early.deadline <= now) {
+            actions.replies.push(early.waiter, Ok(early.outcome));
         }
     }
 }

@@ -221,6 +221,8 @@ fn approximate_bytes(message: &PeerMessage) -> usize {
                 entries + message.context.len()
             }
             PeerMessage::Propose { data, .. } => data.len(),
-            PeerMessage::ProposeReply { result, .. } => result.as_ref().map_or(0, bytes::Bytes::len),
+            PeerMessage::ProposeReply { result, .. } => {
+                result.as_ref().map_or(0, |forwarded| forwarded.outcome.len())
+            }
         }
 }

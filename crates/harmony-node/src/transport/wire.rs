@@ -1,7 +1,7 @@
 //! What peers say to each other, as protobuf of our own with frozen tags. Every number is checked on its way in.
 
 use bytes::Bytes;
-use harmony_types::transport::ForwardError;
+use harmony_types::transport::{ForwardError, Forwarded};
 use harmony_types::{
     Entry, EntryType, LogIndex, Member, Membership, Message, MessageType, NodeId, PeerMessage, Role,
     SnapshotMeta, Term,
@@ -81,6 +81,9 @@ pub(super) struct WireReply {
     /// 0: there is an outcome.
     #[prost(uint32, tag = "3")]
     error: u32,
+    /// Place of the entry; 0 without an outcome.
+    #[prost(uint64, tag = "4")]
+    index: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -173,11 +176,11 @@ pub(super) fn envelope(message: PeerMessage) -> Envelope {
             PeerMessage::Raft(message) => Content::Raft(message_to_wire(*message)),
             PeerMessage::Propose { request, data } => Content::Propose(WirePropose { request, data }),
             PeerMessage::ProposeReply { request, result } => {
-                let (outcome, error) = match result {
-                    Ok(outcome) => (outcome, 0),
-                    Err(error) => (Bytes::new(), error as u32),
+                let (index, outcome, error) = match result {
+                    Ok(Forwarded { index, outcome }) => (index.0, outcome, 0),
+                    Err(error) => (0, Bytes::new(), error as u32),
                 };
-                Content::Reply(WireReply { request, outcome, error })
+                Content::Reply(WireReply { request, outcome, error, index })
             }
         }),
     }
@@ -192,9 +195,9 @@ pub(super) fn decode(frame: Bytes) -> Result<PeerMessage, String> {
     match envelope.content.ok_or("a message of an unknown kind")? {
         Content::Raft(message) => Ok(PeerMessage::Raft(Box::new(message_from_wire(message)?))),
         Content::Propose(WirePropose { request, data }) => Ok(PeerMessage::Propose { request, data }),
-        Content::Reply(WireReply { request, outcome, error }) => {
+        Content::Reply(WireReply { request, outcome, error, index }) => {
             let result = match error {
-                0 => Ok(outcome),
+                0 => Ok(Forwarded { index: LogIndex(index), outcome }),
                 1 => Err(ForwardError::NotLeader),
                 2 => Err(ForwardError::Busy),
                 3 => Err(ForwardError::TooLarge),

@@ -22,6 +22,7 @@ use harmony_node::core::members::membership_after;
 use harmony_node::{ApplicationStorage, NodeMetrics, ReplySink, Waiter};
 use harmony_types::config::NodeConfig;
 use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::transport::Forwarded;
 use harmony_types::{
     ClusterId, ConfChange, EntryType, Member, Membership, Message, NodeError, NodeId, PeerMessage, Role,
     Snapshot, Storage,
@@ -244,7 +245,8 @@ impl World {
                         ReplyTo::Local(waiter) => waiter.complete(Ok(outcomes[slot])),
                         ReplyTo::Peer { node, request } => {
                             let outcome = prost::Message::encode_to_vec(&outcomes[slot]);
-                            let message = PeerMessage::ProposeReply { request, result: Ok(outcome.into()) };
+                            let forwarded = Forwarded { index: entries[slot].index, outcome: outcome.into() };
+                            let message = PeerMessage::ProposeReply { request, result: Ok(forwarded) };
                             self.messages.push_back((number, node.get(), message));
                         }
                         ReplyTo::Member(_) => panic!("a membership change among commands"),
@@ -392,7 +394,7 @@ fn print(message: &PeerMessage) -> String {
         }
         PeerMessage::Propose { data, .. } => format!("Propose {}", String::from_utf8_lossy(data)),
         PeerMessage::ProposeReply { result, .. } => {
-            format!("ProposeReply {:?}", result.as_ref().map(Bytes::len))
+            format!("ProposeReply {:?}", result.as_ref().map(|forwarded| forwarded.outcome.len()))
         }
     }
 }

@@ -54,7 +54,8 @@ fn every_message_survives_the_wire() {
         check_round_trip(PeerMessage::Raft(Box::new(raft_message(MessageType::from_u8(number).unwrap()))));
     }
     check_round_trip(PeerMessage::Propose { request: 7, data: Bytes::from_static(b"x") });
-    check_round_trip(PeerMessage::ProposeReply { request: 7, result: Ok(Bytes::from_static(b"y")) });
+    let forwarded = Forwarded { index: LogIndex(9), outcome: Bytes::from_static(b"y") };
+    check_round_trip(PeerMessage::ProposeReply { request: 7, result: Ok(forwarded) });
     for error in [ForwardError::NotLeader, ForwardError::Busy, ForwardError::TooLarge, ForwardError::Unknown]
     {
         check_round_trip(PeerMessage::ProposeReply { request: 8, result: Err(error) });
