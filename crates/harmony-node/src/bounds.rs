@@ -30,5 +30,8 @@ pub(crate) const PEER_MESSAGES_WAITING_MAX: usize = 16_384;
 /// Time between two looks at whether the log can be released, milliseconds.
 pub(crate) const CHECKPOINT_INTERVAL_MS: u64 = limits::CHECKPOINT_INTERVAL_MS;
 
+/// Terms and indexes from peers stay below: no cluster lives long enough to count so far, and raft adds to what it hears.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
+
 const _: () = assert!(limits::REQUEST_BYTES_MAX < PROPOSE_BYTES_MAX);
 const _: () = assert!(limits::APPEND_BYTES_MAX <= APPLY_BATCH_BYTES_MAX);

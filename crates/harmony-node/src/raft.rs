@@ -390,7 +390,18 @@ fn check_message(me: NodeId, term: u64, last: u64, message: &Message) -> Result<
     if message.from == me && message.message_type != MessageType::TransferLeader {
         return invalid("a message from this node itself".to_owned());
     }
+    if bounds::NUMBER_MAX <= largest_number(message) {
+        return invalid("a term or an index that no cluster reaches".to_owned());
+    }
     match message.message_type {
+        // Raft would take the term of an index outside of its log for 0, too, and find that they match.
+        MessageType::Append if message.log_term == Term(0) && message.index != LogIndex::ZERO => {
+            return invalid(format!("an append behind {} of no term", message.index));
+        }
+        // A follower says what it has of this node's log.
+        MessageType::AppendResponse if Term(term) == message.term && last < message.index.0 => {
+            return invalid(format!("an answer for {}, but the log ends at {last}", message.index));
+        }
         MessageType::Append => {
             let mut previous = (message.index, message.log_term);
             for entry in &message.entries {
@@ -430,6 +441,25 @@ fn check_message(me: NodeId, term: u64, last: u64, message: &Message) -> Result<
         _ => {}
     }
     Ok(())
+}
+
+/// The largest term or index in a message.
+fn largest_number(message: &Message) -> u64 {
+    let entries = message.entries.iter().map(|entry| entry.term.0.max(entry.index.0));
+    let snapshot = message.snapshot.iter().map(|meta| meta.term.0.max(meta.index.0));
+    [
+        message.term.0,
+        message.log_term.0,
+        message.commit_term.0,
+        message.index.0,
+        message.commit.0,
+        message.request_snapshot.0,
+        message.reject_hint.0,
+    ]
+    .into_iter()
+    .chain(entries)
+    .chain(snapshot)
+    .fold(0, u64::max)
 }
 
 fn messages_from_raft(messages: Vec<eraftpb::Message>) -> Vec<Message> {

@@ -328,3 +328,46 @@ fn what_was_passed_on_is_answered_once_it_is_applied_here() {
     world.tick(2, 100);
     assert!(world.trace.take().contains(&"client of n2, put b=2: 1".to_owned()));
 }
+
+/// Raft takes the term of an index outside of its log for 0, adds 1 to what it is told, and panics on what follows.
+#[test]
+fn indexes_that_cannot_be_are_dropped() {
+    let mut world = voters(3);
+    let beyond = |commit| Message {
+        index: LogIndex(50),
+        commit: LogIndex(commit),
+        ..message(MessageType::Append, 2, 1, 5)
+    };
+    for commit in [0, 50] {
+        world.hear(beyond(commit)).unwrap();
+        assert_eq!(world.nodes[&1].core.status().term, Term(0), "nothing of it counts");
+    }
+    let too_large = [u64::MAX, 1 << 62];
+    for number in too_large {
+        world.hear(message(MessageType::RequestVote, 2, 1, number)).unwrap();
+        assert_eq!(world.nodes[&1].core.status().term, Term(0), "nothing of it counts");
+    }
+
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    let term = world.nodes[&1].core.status().term.0;
+    for number in [2, 50].into_iter().chain(too_large) {
+        world
+            .hear(Message { index: LogIndex(number), ..message(MessageType::AppendResponse, 2, 1, term) })
+            .unwrap();
+        let hint = Message {
+            reject: true,
+            reject_hint: LogIndex(number),
+            log_term: Term(1),
+            index: LogIndex(1),
+            ..message(MessageType::AppendResponse, 2, 1, term)
+        };
+        world.hear(hint).unwrap();
+        world.tick(1, 1);
+        world.settle();
+    }
+    world.put(1, "a=1");
+    world.settle();
+    assert_eq!(world.nodes[&2].storage.application().print(), "1: a=1");
+    assert_eq!(state(&world, 1), RaftState::Leader);
+}
