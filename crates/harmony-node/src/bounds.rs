@@ -11,6 +11,9 @@ pub(crate) const APPLY_BATCH_ENTRIES_MAX: usize = 4_096;
 /// Entry data in one proposal to raft, bytes: raft takes or refuses a proposal whole.
 pub(crate) const PROPOSE_BYTES_MAX: usize = 4 << 20;
 
+/// Commands waiting in a node for a leader or for its answer, bytes; as much again may wait in its mailbox.
+pub(crate) const PROPOSALS_BYTES_MAX: usize = 128 << 20;
+
 /// Reads waiting in a node.
 pub(crate) const READS_WAITING_MAX: usize = limits::PROPOSALS_WAITING_MAX;
 

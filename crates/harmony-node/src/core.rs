@@ -223,6 +223,7 @@ impl<S: Storage> Core<S> {
             self.reads.add(waiter, deadline, actions);
         }
         let proposals = std::mem::take(&mut inbox.proposals);
+        inbox.proposals_bytes = 0;
         self.metrics.proposals.add(proposals.len() as u64);
         for (data, waiter) in proposals {
             self.proposed(Parked { data, reply: ReplyTo::Local(waiter), deadline }, actions);
@@ -337,7 +338,7 @@ impl<S: Storage> Core<S> {
         if limit < bytes {
             let error = NodeError::TooLarge { bytes: bytes as u64, limit: limit as u64 };
             end(actions, parked.reply, error);
-        } else if limits::PROPOSALS_WAITING_MAX <= self.proposals.parked_count() || self.lags() {
+        } else if !self.proposals.has_room_for(bytes) || self.lags() {
             end(actions, parked.reply, NodeError::Busy);
         } else {
             self.proposals.park(parked);

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use harmony_types::config::NodeConfig;
-use harmony_types::limits;
 use harmony_types::raft::RaftState;
 use harmony_types::transport::PeerSink;
 use harmony_types::{
@@ -71,7 +70,7 @@ impl<S: Storage> Node<S> {
     /// A follower passes it on to the leader. While no leader is known it waits, up to 5 s and two election timeouts.
     pub fn propose(&self, data: Bytes, waiter: Waiter<S::Outcome>) {
         let refused = self.shared.inbox.put(|inbox| {
-            if limits::PROPOSALS_WAITING_MAX <= inbox.proposals_waiting() {
+            if !inbox.has_room_for(data.len()) {
                 return Some(waiter);
             }
             inbox.push(Event::Propose { data, waiter });

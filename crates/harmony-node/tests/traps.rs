@@ -371,3 +371,43 @@ fn indexes_that_cannot_be_are_dropped() {
     assert_eq!(world.nodes[&2].storage.application().print(), "1: a=1");
     assert_eq!(state(&world, 1), RaftState::Leader);
 }
+
+/// A slow leader, or none, must not let commands pile up in memory, few and large as they may be.
+#[test]
+fn commands_that_wait_are_bounded_by_their_bytes() {
+    let waits_and_is_refused = |world: &mut World| {
+        for number in 0..200 {
+            world.put(2, &format!("k{number}={}", "x".repeat(1 << 20)));
+        }
+        let told = world.trace.take();
+        let busy = told.iter().filter(|line| line.ends_with("refused, too many requests")).count();
+        assert_eq!(busy, 200 - 127, "128 MiB wait");
+    };
+    // Nobody leads.
+    let mut world = voters(3);
+    waits_and_is_refused(&mut world);
+    world.tick(2, 100);
+    world.trace.take();
+    waits_and_is_refused(&mut world);
+    // The leader does not answer.
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    world.trace.take();
+    world.verbose = false;
+    waits_and_is_refused(&mut world);
+    world.turn(2, [harmony_node::core::event::Event::Unreachable { peer: id(1) }]);
+    world.trace.take();
+    waits_and_is_refused(&mut world);
+    world.tick(2, 100);
+    world.trace.take();
+    waits_and_is_refused(&mut world);
+    // The leader answers.
+    world.messages.clear();
+    world.tick(2, 100);
+    world.put(2, "a=1");
+    world.settle();
+    world.trace.take();
+    world.messages.clear();
+    waits_and_is_refused(&mut world);
+}

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use harmony_types::{
-    ConfChange, Entry, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, Snapshot,
+    ConfChange, Entry, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, Snapshot, limits,
 };
 
 use crate::bounds;
@@ -97,6 +97,7 @@ pub struct Inbox<T> {
     pub(super) snapshot: Option<(Message, Snapshot)>,
     pub(super) reads: Vec<Waiter<()>>,
     pub(super) proposals: Vec<(Bytes, Waiter<T>)>,
+    pub(super) proposals_bytes: usize,
     pub(super) changes: Vec<(ConfChange, Waiter<Membership>)>,
     pub(super) transfer: Option<NodeId>,
     pub(super) campaign: bool,
@@ -114,6 +115,7 @@ impl<T> Default for Inbox<T> {
             snapshot: None,
             reads: Vec::new(),
             proposals: Vec::new(),
+            proposals_bytes: 0,
             changes: Vec::new(),
             transfer: None,
             campaign: false,
@@ -142,7 +144,10 @@ impl<T> Inbox<T> {
     /// Adds an event. Beats of time do not pile up: after a stall one is enough, and more could start an election.
     pub fn push(&mut self, event: Event<T>) {
         match event {
-            Event::Propose { data, waiter } => self.proposals.push((data, waiter)),
+            Event::Propose { data, waiter } => {
+                self.proposals_bytes += data.len();
+                self.proposals.push((data, waiter));
+            }
             Event::Read { waiter } => self.reads.push(waiter),
             Event::ConfChange { change, waiter } => self.changes.push((change, waiter)),
             Event::Transfer { to } => self.transfer = Some(to),
@@ -163,10 +168,11 @@ impl<T> Inbox<T> {
         }
     }
 
-    /// Proposals that wait.
+    /// Whether a proposal of so many bytes may wait here, too.
     #[must_use]
-    pub fn proposals_waiting(&self) -> usize {
-        self.proposals.len()
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        self.proposals.len() < limits::PROPOSALS_WAITING_MAX
+            && self.proposals_bytes.saturating_add(bytes) <= bounds::PROPOSALS_BYTES_MAX
     }
 
     /// Reads that wait.
@@ -192,6 +198,7 @@ impl<T> Inbox<T> {
         self.snapshot = self.snapshot.take().or(later.snapshot);
         self.reads.extend(later.reads);
         self.proposals.extend(later.proposals);
+        self.proposals_bytes += later.proposals_bytes;
         self.changes.extend(later.changes);
         self.transfer = later.transfer.or(self.transfer);
         self.campaign |= later.campaign;

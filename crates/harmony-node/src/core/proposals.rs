@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use harmony_types::transport::{ForwardError, Forwarded};
-use harmony_types::{Entry, LogIndex, NodeError, NodeId, PeerMessage, Term};
+use harmony_types::{Entry, LogIndex, NodeError, NodeId, PeerMessage, Term, limits};
 
+use crate::bounds;
 use crate::core::event::{Actions, ReplyTo};
 use crate::waiter::Waiter;
 
@@ -51,6 +52,8 @@ pub(crate) struct Proposals<T> {
     forwards: BTreeMap<u64, Forward<T>>,
     /// By the index that must be applied first.
     early: BTreeMap<LogIndex, Early<T>>,
+    /// Data in `parked` and `forwards`.
+    bytes: usize,
     last_request: u64,
 }
 
@@ -63,12 +66,20 @@ impl<T: prost::Message + Default> Proposals<T> {
             pending: VecDeque::new(),
             forwards: BTreeMap::new(),
             early: BTreeMap::new(),
+            bytes: 0,
             // Half of all numbers lie ahead: counting does not overflow.
             last_request: spread(boot_nonce) >> 1,
         }
     }
 
+    /// Whether so much more may wait for a leader, or for its answer.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        self.parked.len() + self.forwards.len() + self.early.len() < limits::PROPOSALS_WAITING_MAX
+            && self.bytes.saturating_add(bytes) <= bounds::PROPOSALS_BYTES_MAX
+    }
+
     pub(super) fn park(&mut self, parked: Parked<T>) {
+        self.bytes += parked.data.len();
         self.parked.push_back(parked);
     }
 
@@ -91,7 +102,9 @@ impl<T: prost::Message + Default> Proposals<T> {
             }
             count += 1;
         }
-        self.parked.drain(..count).collect()
+        let taken: Vec<Parked<T>> = self.parked.drain(..count).collect();
+        self.bytes -= taken.iter().map(|parked| parked.data.len()).sum::<usize>();
+        taken
     }
 
     /// Notes that this reply waits for the entry at `index` of `term`.
@@ -133,6 +146,7 @@ impl<T: prost::Message + Default> Proposals<T> {
         self.last_request += 1;
         let request = self.last_request;
         actions.send(to, PeerMessage::Propose { request, data: data.clone() });
+        self.bytes += data.len();
         self.forwards.insert(request, Forward { to, data, waiter, deadline });
     }
 
@@ -149,6 +163,7 @@ impl<T: prost::Message + Default> Proposals<T> {
             return;
         }
         let Some(Forward { data, waiter, deadline, .. }) = self.forwards.remove(&request) else { return };
+        self.bytes -= data.len();
         let error = match result {
             Ok(Forwarded { index, outcome }) => {
                 match T::decode(outcome) {
@@ -160,6 +175,7 @@ impl<T: prost::Message + Default> Proposals<T> {
             }
             // It was not proposed, so it may be proposed again: to whoever leads by now.
             Err(ForwardError::NotLeader) => {
+                self.bytes += data.len();
                 self.parked.push_front(Parked { data, reply: ReplyTo::Local(waiter), deadline });
                 return;
             }
@@ -192,6 +208,7 @@ impl<T: prost::Message + Default> Proposals<T> {
             .collect();
         for request in requests {
             if let Some(forward) = self.forwards.remove(&request) {
+                self.bytes -= forward.data.len();
                 actions.replies.push(forward.waiter, Err(NodeError::LeaderChanged));
             }
         }
@@ -200,12 +217,15 @@ impl<T: prost::Message + Default> Proposals<T> {
     /// Gives up what waited too long. Both queues are in the order of their deadlines, near enough.
     pub(super) fn expire(&mut self, now: u64, actions: &mut Actions<T>) {
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.deadline <= now) {
+            self.bytes -= parked.data.len();
             end(actions, parked.reply, NodeError::NoLeader);
         }
         while let Some(oldest) = self.forwards.first_entry()
             && oldest.get().deadline <= now
         {
-            actions.replies.push(oldest.remove().waiter, Err(NodeError::Timeout));
+            let forward = oldest.remove();
+            self.bytes -= forward.data.len();
+            actions.replies.push(forward.waiter, Err(NodeError::Timeout));
         }
         // The outcome stands, however long this member takes to see it.
         for (_, early) in self.early.extract_if(.., |_, early| early.deadline <= now) {
