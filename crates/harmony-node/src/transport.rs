@@ -6,6 +6,7 @@
 mod caller;
 mod frame;
 mod handshake;
+mod liveness;
 mod memory;
 mod peer;
 mod snapshot;

@@ -13,6 +13,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::transport::frame;
 use crate::transport::handshake;
+use crate::transport::liveness;
 use crate::transport::tcp::{Wires, address_of};
 use crate::transport::wire::{self, Purpose};
 
@@ -156,6 +157,7 @@ async fn connect_to(to: NodeId, url: &str, wires: &Wires) -> io::Result<TcpStrea
     let address = address_of(url).map_err(handshake::invalid)?;
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
+    liveness::watch(&stream)?;
     handshake::dial(wires.own, to, Purpose::Messages, &mut stream).await?;
     Ok(stream)
 }

@@ -22,6 +22,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::metrics::Counter;
 use crate::transport::handshake::{self, Own, invalid, read_frame};
+use crate::transport::liveness;
 use crate::transport::peer::{self, HANDSHAKE_TIMEOUT, Peer};
 use crate::transport::snapshot;
 use crate::transport::wire::{self, Purpose};
@@ -299,8 +300,10 @@ async fn accept(listener: TcpListener, wires: Arc<Wires>) {
 }
 
 async fn serve(mut stream: TcpStream, address: SocketAddr, wires: Arc<Wires>) {
-    // Small answers leave at once; a socket that refuses this is slower, not wrong.
+    // Small answers leave at once; a socket that refuses this is slower, not wrong. One that refuses to be watched may
+    // stay open behind a dead network.
     let _ = stream.set_nodelay(true);
+    let _ = liveness::watch(&stream);
     let greeted = timeout(HANDSHAKE_TIMEOUT, handshake::accept(wires.own, &mut stream)).await;
     let greeted = greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")));
     let result = match greeted {
