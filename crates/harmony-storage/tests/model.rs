@@ -8,10 +8,10 @@ use common::Store;
 use common::generate::Generate;
 use common::model::Model;
 use harmony_storage::{StorageConfig, StorageError};
-use harmony_types::fake::fs::MemoryFileSystem;
-use harmony_types::fake::seed::{SeededRng, for_each_seed};
+use harmony_types::fake::fs::{Crash, MemoryFileSystem};
+use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
 use harmony_types::txn::{Range, RangeOutcome};
-use harmony_types::{CommandKind, OutcomeKind, Refusal, Storage};
+use harmony_types::{CommandKind, OutcomeKind, Refusal, Rng, Storage};
 
 /// What storage's error means to a client.
 fn refusal(error: StorageError) -> Refusal {
@@ -72,13 +72,32 @@ fn check_reads(store: &Store, model: &Model, rng: &mut SeededRng) {
     assert_eq!(found, expected, "{request:?}");
 }
 
+/// What a member may go through between two requests: its state is the same behind it.
+fn disturb(store: &mut Store, rng: &mut SeededRng) {
+    match rng.below(24) {
+        0..=3 => store.restart(rng.chance(1, 2)).unwrap(),
+        4 => store.lose_power(Crash::LoseUnsynced).unwrap(),
+        5..=6 => store.lose_power(Crash::Seeded(Seed(rng.next_u64()))).unwrap(),
+        7 if store.storage().applied().index.0 != 0 => store.move_by_snapshot(),
+        8 => {
+            store.storage().checkpoint().unwrap();
+            store.storage().release(store.storage().applied().index).unwrap();
+        }
+        9 => {
+            store.storage().drop_compacted().unwrap();
+        }
+        _ => {}
+    }
+}
+
 #[test]
 fn random_commands_do_what_the_model_does() {
-    for_each_seed(0..30, 10, |_, rng| {
+    // HARMONY_MODEL_SEEDS: how many, for a long run.
+    let seeds = std::env::var("HARMONY_MODEL_SEEDS").map_or(20, |seeds| seeds.parse().unwrap());
+    for_each_seed(0..seeds, 10, |_, rng| {
         // Small checkpoints, so that restarts find all mixtures of tree and log.
         let checkpoint_bytes = 1 + rng.below(2_000);
-        let config =
-            StorageConfig { tree_cache_bytes: 1 << 20, checkpoint_bytes, ..StorageConfig::default() };
+        let config = StorageConfig { checkpoint_bytes, ..common::config() };
         let mut store = Store::with(MemoryFileSystem::new(), config).unwrap();
         let mut model = Model::new();
         for _ in 0..12 {
@@ -91,9 +110,7 @@ fn random_commands_do_what_the_model_does() {
                 assert_eq!(outcome, model.apply(command), "{command:?}");
             }
             check_reads(&store, &model, rng);
-            if rng.chance(1, 6) {
-                store.restart(rng.chance(1, 2)).unwrap();
-            }
+            disturb(&mut store, rng);
         }
         check_all(&store, &model);
         let hash = store.storage().hash().unwrap();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use harmony_storage::{StorageConfig, StorageError, UnifiedStorage};
-use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::txn::Put;
 use harmony_types::{Command, CommandKind, Entry, EntryType, HardState, LogIndex, Outcome, Storage, Term};
 
@@ -67,6 +67,22 @@ impl Store {
             storage.close().unwrap();
         }
         self.open()
+    }
+
+    /// The power goes, and what `crash` left is opened.
+    pub fn lose_power(&mut self, crash: Crash) -> Result<(), StorageError> {
+        self.fs = self.fs.crash_image(crash);
+        self.storage = None;
+        self.open()
+    }
+
+    /// Goes on as another member, which got all it has as a snapshot.
+    pub fn move_by_snapshot(&mut self) {
+        let snapshot = self.storage().create_snapshot().unwrap();
+        let copy = Self::with(MemoryFileSystem::new(), self.config.clone()).unwrap();
+        let next = snapshot.meta.index.next();
+        copy.storage().save_snapshot(snapshot).unwrap();
+        *self = Self { next, ..copy };
     }
 
     pub fn storage(&self) -> &UnifiedStorage {
