@@ -11,7 +11,7 @@ use harmony_types::{KeyRange, Membership, Revision, StorageError};
 use crate::tree::meta::{self, Progress};
 use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, WrittenAt};
 use crate::tree::{KvWriter, STOP, Table};
-use crate::view::{ReadVersion, Reads, View, VisitVersion};
+use crate::view::{ReadVersion, Reads, View, VisitEvent, VisitVersion};
 
 /// One write, as the log will hold it.
 struct Event {
@@ -195,5 +195,21 @@ impl Reads for Batch {
             Ok(slot) => read(self.events[slot].borrowed()).map(|()| true),
             Err(_) => self.base.event(at, read),
         }
+    }
+
+    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
+        let mut stopped = false;
+        self.base.events_from(first, &mut |event| {
+            let flow = visit(event)?;
+            stopped = flow.is_break();
+            Ok(flow)
+        })?;
+        let own = self.events.partition_point(|event| event.version.written < first);
+        for event in self.events[own..].iter().take_while(|_| !stopped) {
+            if visit(event.borrowed())?.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }

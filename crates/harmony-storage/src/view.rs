@@ -1,6 +1,6 @@
 //! What reads look at: the tree at one applied index, or that with a batch under way on top.
 
-use std::ops::ControlFlow;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use harmony_types::{KeyRange, Membership, StorageError};
@@ -15,6 +15,9 @@ pub(crate) type VisitVersion<'a> =
 
 /// Takes one version.
 pub(crate) type ReadVersion<'a> = &'a mut dyn FnMut(VersionRef<'_>) -> Result<(), StorageError>;
+
+/// Takes one event; says whether to go on.
+pub(crate) type VisitEvent<'a> = &'a mut dyn FnMut(EventRef<'_>) -> Result<ControlFlow<()>, StorageError>;
 
 /// The two tables that the data model reads.
 pub(crate) trait Reads {
@@ -33,6 +36,9 @@ pub(crate) trait Reads {
         at: WrittenAt,
         read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError>;
+
+    /// Visits the events written at `first` or later, in order.
+    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError>;
 }
 
 /// The whole state machine at one applied index. Shared by all readers until the next apply; never changes.
@@ -79,5 +85,10 @@ impl Reads for View {
     ) -> Result<bool, StorageError> {
         let key = at.log_key();
         self.tree.get(Table::Log, &key, &mut |row| read(EventRef::decode(&key, row)?))
+    }
+
+    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
+        let bounds = (Bound::Included(&first.log_key()[..]), Bound::Unbounded);
+        self.tree.scan(Table::Log, bounds, &mut |key, row| visit(EventRef::decode(key, row)?))
     }
 }

@@ -6,13 +6,21 @@ use harmony_types::{KeyRange, StorageError};
 
 use super::At;
 use crate::tree::record::{EventRef, Replaced, VersionBuf, WrittenAt, corrupt};
-use crate::tree::{NEXT, Table};
+use crate::tree::{NEXT, STOP, Table};
 use crate::view::{ReadVersion, Reads, VisitVersion};
+
+/// Writes that a walk goes back before it tries from the other end, too; doubled with every turn.
+const STEPS_MIN: usize = 4;
+
+/// Log rows that are scanned for each write walked back: a scan's next row is that much cheaper than a look-up.
+const ROWS_PER_STEP: usize = 8;
 
 /// The version of a key at `at`, given where its newest version was written, which `at` does not see. `None`: the key had
 /// none. The version may be a tombstone.
 ///
-/// Cost: one look into the log for each write of the key since `at`.
+/// Two ways lead there: back along the key's writes, one look into the log for each, and forward through the log from `at`
+/// to the first write of the key, which replaced the version looked for. A hot key has many writes since `at`, but the
+/// first is near. They take turns, so that the cost is a small multiple of the cheaper one.
 ///
 /// # Errors
 /// What reading the log reports; [`StorageError::CorruptRecord`] when it lacks an event that must be there.
@@ -22,48 +30,82 @@ pub(crate) fn version_before(
     newest: WrittenAt,
     at: At,
 ) -> Result<Option<VersionBuf>, StorageError> {
+    let At::Revision(revision) = at else {
+        return Err(corrupt(Table::Log, &newest.log_key(), "no write is behind the newest"));
+    };
     let mut written = newest;
+    let mut ahead = WrittenAt { revision: revision.next(), sub: 0 };
+    let mut steps = STEPS_MIN;
     loop {
-        match replaced_by(reads, key, written)? {
-            None => return Ok(None),
-            Some(version) if at.sees(version.written.revision) => return Ok(Some(version)),
-            Some(version) => {
-                if written <= version.written {
+        for _ in 0..steps {
+            match replaced_by(reads, key, written, at)? {
+                Before::Found(version) => return Ok(version),
+                Before::TooNew(older) if older < written => written = older,
+                Before::TooNew(_) => {
                     return Err(corrupt(Table::Log, &written.log_key(), "it replaced a later version"));
                 }
-                written = version.written;
             }
         }
+        if let Some(first) = first_write(reads, key, &mut ahead, steps * ROWS_PER_STEP)? {
+            written = first;
+        }
+        steps *= 2;
     }
 }
 
-/// The version that the write at `written` replaced.
-fn replaced_by(
+/// The first write of `key` among the next `rows_max` rows of the log from `ahead` on, which moves behind them.
+fn first_write(
     reads: &impl Reads,
     key: &[u8],
-    written: WrittenAt,
-) -> Result<Option<VersionBuf>, StorageError> {
-    let mut found = Replaced::None;
+    ahead: &mut WrittenAt,
+    rows_max: usize,
+) -> Result<Option<WrittenAt>, StorageError> {
+    let mut found = None;
+    let mut rows = 0;
+    reads.events_from(*ahead, &mut |event| {
+        let written = event.version.written;
+        if event.key == key {
+            found = Some(written);
+        } else if rows < rows_max {
+            rows += 1;
+            return Ok(NEXT);
+        }
+        *ahead = written;
+        Ok(STOP)
+    })?;
+    Ok(found)
+}
+
+/// What a write replaced.
+enum Before {
+    /// The version at the revision looked for.
+    Found(Option<VersionBuf>),
+    /// One that is too new, too, written here.
+    TooNew(WrittenAt),
+}
+
+fn replaced_by(reads: &impl Reads, key: &[u8], written: WrittenAt, at: At) -> Result<Before, StorageError> {
+    let mut before = Before::Found(None);
+    let mut behind = None;
     event_of(reads, key, written, &mut |event| {
-        found = match event.replaced {
-            Replaced::None => Replaced::None,
-            Replaced::Here(version) => Replaced::Here(version.to_buf()),
-            Replaced::InLog(at) => Replaced::InLog(at),
-        };
+        match event.replaced {
+            Replaced::None => {}
+            Replaced::Here(version) if at.sees(version.written.revision) => {
+                before = Before::Found(Some(version.to_buf()));
+            }
+            Replaced::Here(version) => before = Before::TooNew(version.written),
+            Replaced::InLog(older) if at.sees(older.revision) => behind = Some(older),
+            Replaced::InLog(older) => before = Before::TooNew(older),
+        }
         Ok(())
     })?;
-    match found {
-        Replaced::None => Ok(None),
-        Replaced::Here(version) => Ok(Some(version)),
-        Replaced::InLog(at) => {
-            let mut version = None;
-            event_of(reads, key, at, &mut |event| {
-                version = Some(event.version.to_buf());
-                Ok(())
-            })?;
-            Ok(version)
-        }
+    if let Some(older) = behind {
+        event_of(reads, key, older, &mut |event| {
+            before = Before::Found(Some(event.version.to_buf()));
+            Ok(())
+        })?;
     }
+    Ok(before)
 }
 
 /// Hands the event of `key` at `written` to `read`; it must be there.

@@ -1,5 +1,6 @@
 //! Walks along a log made by hand, with what this release does not write itself.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
@@ -8,10 +9,11 @@ use harmony_types::Revision;
 use super::*;
 use crate::tree::meta::Progress;
 use crate::tree::record::Version;
+use crate::view::VisitEvent;
 
 /// A log of one key `k`: what each revision made of it, and how it knows the version before.
 #[derive(Default)]
-struct Log(BTreeMap<WrittenAt, (VersionBuf, Replaced<VersionBuf>)>);
+struct Log(BTreeMap<WrittenAt, (VersionBuf, Replaced<VersionBuf>)>, Cell<usize>);
 
 impl Reads for Log {
     fn progress(&self) -> &Progress {
@@ -34,6 +36,7 @@ impl Reads for Log {
         at: WrittenAt,
         read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
+        self.1.set(self.1.get() + 1);
         let Some((version, replaced)) = self.0.get(&at) else { return Ok(false) };
         let replaced = match replaced {
             Replaced::None => Replaced::None,
@@ -41,6 +44,20 @@ impl Reads for Log {
             Replaced::InLog(at) => Replaced::InLog(*at),
         };
         read(EventRef { key: b"k", version: version.borrowed(), replaced }).map(|()| true)
+    }
+
+    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
+        for at in self.0.range(first..).map(|(at, _)| *at) {
+            let mut flow = NEXT;
+            self.event(at, &mut |event| {
+                flow = visit(event)?;
+                Ok(())
+            })?;
+            if flow.is_break() {
+                break;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -91,4 +108,19 @@ fn a_log_that_lacks_or_turns_round_events_is_an_error() {
     assert!(lookup(&log).contains("revision 4 sub 0: the event is missing"));
     log.0.insert(written(5), (version(5), Replaced::Here(version(6))));
     assert!(lookup(&log).contains("replaced a later version"));
+}
+
+#[test]
+fn old_versions_of_a_hot_key_are_found_from_the_nearer_end() {
+    let mut log = Log::default();
+    log.0.insert(written(2), (version(2), Replaced::None));
+    for revision in 3..=10_000 {
+        log.0.insert(written(revision), (version(revision), Replaced::Here(version(revision - 1))));
+    }
+    for at in [2, 3, 500, 5_000, 9_000, 9_999] {
+        log.1.set(0);
+        check(&log, at, Some(&at.to_string()));
+        assert!(log.1.get() < 200, "{} looks into the log for revision {at}", log.1.get());
+    }
+    check(&log, 1, None);
 }
