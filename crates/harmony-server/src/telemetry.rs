@@ -1,6 +1,7 @@
 //! Log lines on standard error.
 
-use std::io::{self, IsTerminal as _};
+use std::fmt;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use tracing::Level;
 use tracing_subscriber::Layer;
@@ -23,6 +24,12 @@ pub(crate) fn init(level: Level, format: LogFormat) {
     };
     // An error means that a subscriber is there already, as in a test with several servers.
     let _already_set = tracing_subscriber::registry().with(lines).with(targets(level)).try_init();
+}
+
+/// Says one line on standard error. Where that is not possible, nothing is lost but the line: `eprintln!` would panic, which
+/// turns a full disk under the log file into another exit code and a thread that is gone.
+pub(crate) fn say(line: impl fmt::Display) {
+    let _unheard = writeln!(io::stderr(), "{line}");
 }
 
 fn targets(level: Level) -> Targets {

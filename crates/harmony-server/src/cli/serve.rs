@@ -27,9 +27,9 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
         Ok(config) => config,
         Err(error) => {
             for mistake in error.mistakes {
-                eprintln!("error: {mistake}");
+                telemetry::say(format_args!("error: {mistake}"));
             }
-            eprintln!("\nFor all options, try 'harmony serve --help'.");
+            telemetry::say("\nFor all options, try 'harmony serve --help'.");
             return ExitCode::from(USAGE);
         }
     };
@@ -37,7 +37,7 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     match serve(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error}");
+            telemetry::say(format_args!("error: {error}"));
             ExitCode::FAILURE
         }
     }

@@ -10,6 +10,7 @@ use clap::Args;
 
 use crate::client::{self, ClientArgs, ClientError, Output, json, output::Part};
 use crate::proto::etcdserverpb::{TxnResponse, response_op::Response};
+use crate::telemetry;
 
 use super::{del, get, put};
 
@@ -54,7 +55,7 @@ fn read_blocks(input: &mut dyn BufRead, prompt: bool) -> Result<String, ClientEr
     let mut text = String::new();
     for title in PROMPTS {
         if prompt {
-            eprintln!("{title}");
+            telemetry::say(title);
         }
         loop {
             let start = text.len();

@@ -9,6 +9,7 @@ use harmony_types::WalError;
 use tonic::{Code, Status};
 
 use super::Endpoint;
+use crate::telemetry;
 
 /// Exit code for a wrong command line, as the argument parser uses it.
 const EXIT_USAGE: u8 = 2;
@@ -86,7 +87,7 @@ pub(crate) fn finish(result: Result<ExitCode, ClientError>) -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error}");
+            telemetry::say(format_args!("error: {error}"));
             match error {
                 ClientError::Usage(_) => ExitCode::from(EXIT_USAGE),
                 _ => ExitCode::FAILURE,
