@@ -59,6 +59,10 @@ pub struct Config {
     pub txn_ops_max: usize,
     /// Bytes at which writes are refused; `None`: never.
     pub quota_bytes: Option<u64>,
+    /// Entries of the log kept for members that lag.
+    pub log_keep_entries: u64,
+    /// Size of one file of the log, bytes.
+    pub segment_bytes: u64,
     /// What to log.
     pub log_level: tracing::Level,
     /// How to log it.
@@ -134,6 +138,8 @@ impl Config {
             ),
             txn_ops_max: check.number("max-txn-ops", options.max_txn_ops, limits::TXN_OPS_MAX, 1 << 20),
             quota_bytes: quota(options.quota_backend_bytes.unwrap_or(0)),
+            log_keep_entries: options.snapshot_catchup_entries.unwrap_or(limits::LOG_KEEP_ENTRIES),
+            segment_bytes: check.segment_bytes(options.wal_segment_bytes),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
         };
@@ -290,6 +296,15 @@ impl Check {
                 default
             }
         }
+    }
+
+    fn segment_bytes(&mut self, given: Option<u64>) -> u64 {
+        let bytes = given.unwrap_or(limits::SEGMENT_BYTES);
+        let (least, most) = (limits::SEGMENT_BYTES_MIN, u64::from(u32::MAX));
+        if !(least..=most).contains(&bytes) {
+            self.mistake("wal-segment-bytes", format!("is {bytes}: use {least} to {most}"));
+        }
+        bytes
     }
 
     fn log_level(&mut self, given: Option<&str>) -> tracing::Level {

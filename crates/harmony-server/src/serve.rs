@@ -2,6 +2,7 @@
 
 mod data_dir;
 mod listen;
+mod refusal;
 
 use std::io;
 use std::net::SocketAddr;
@@ -92,6 +93,27 @@ pub enum ServeError {
         #[source]
         source: StorageError,
     },
+    /// Bytes on the disk are not those that were written, or files are missing.
+    #[error(
+        "the data of this member is damaged and was left as it is: {source}; start it with a copy of data directory {path} \
+         from before the damage"
+    )]
+    Damaged {
+        /// The data directory.
+        path: PathBuf,
+        /// What is damaged.
+        #[source]
+        source: StorageError,
+    },
+    /// The disk is full.
+    #[error("{source}; nothing acknowledged is lost: make room on the disk of {path} and start again")]
+    Full {
+        /// The data directory.
+        path: PathBuf,
+        /// What needed room.
+        #[source]
+        source: StorageError,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {url}: {source}; {advice} --{flag}")]
     Listen {
@@ -140,8 +162,8 @@ impl Server {
         // Ports first: a mistake there costs nothing yet.
         let (listeners, client_addresses) = listen::clients(&config.listen_client)?;
         let data_dir = DataDir::open(&config.data_dir, config.existing)?;
-        let storage = open_storage(&data_dir, ids)?;
-        storage.bootstrap(&first_members(config))?;
+        let storage = open_storage(config, &data_dir, ids)?;
+        storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
         let clock = SystemClock::new();
         let node = start_node(config, ids, &data_dir, &storage, clock)?;
 
@@ -256,26 +278,24 @@ impl Ids {
     }
 }
 
-fn open_storage(data_dir: &DataDir, ids: Ids) -> Result<Arc<UnifiedStorage>, ServeError> {
+fn open_storage(config: &Config, data_dir: &DataDir, ids: Ids) -> Result<Arc<UnifiedStorage>, ServeError> {
     let options = StorageConfig {
-        wal: WalConfig { identity: ids.identity(), ..WalConfig::default() },
+        wal: WalConfig {
+            identity: ids.identity(),
+            segment_bytes: config.segment_bytes,
+            ..WalConfig::default()
+        },
         ..StorageConfig::default()
     };
+    refusal::check_log(data_dir).map_err(|source| refusal::of(data_dir.path(), source))?;
     let fs = OsFileSystem::new();
     let opened = FileWal::open(Arc::clone(&fs), &data_dir.wal(), options.wal.clone())
         .map_err(StorageError::from)
         .and_then(|wal| UnifiedStorage::with_wal(fs, Arc::new(wal), &data_dir.tree(), options));
     match opened {
         Ok(storage) => Ok(Arc::new(storage)),
-        Err(source) if is_foreign(&source) => {
-            Err(ServeError::Foreign { path: data_dir.path().to_owned(), source })
-        }
-        Err(error) => Err(error.into()),
+        Err(source) => Err(refusal::of(data_dir.path(), source)),
     }
-}
-
-fn is_foreign(error: &StorageError) -> bool {
-    matches!(error, StorageError::Foreign { .. } | StorageError::Wal(harmony_types::WalError::Foreign { .. }))
 }
 
 fn first_members(config: &Config) -> Membership {
@@ -336,6 +356,7 @@ fn start_node(
     let options = NodeConfig {
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         election_timeout_ms: config.election_timeout_ms,
+        log_keep_entries: config.log_keep_entries,
         // The server refuses first, in etcd's words.
         command_bytes_max: config.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
         ..NodeConfig::new(ids.member, ids.cluster)

@@ -67,6 +67,12 @@ options! {
     /// Size of the data at which writes are refused, bytes; 0 is the default of 2 GiB, negative is no quota [default: 0]
     #[arg(value_name = "BYTES", allow_negative_numbers = true)]
     quota_backend_bytes: i64, "HARMONY_QUOTA_BACKEND_BYTES";
+    /// Entries of the log kept behind the newest, for members that lag; one that lags more gets a snapshot [default: 5000]
+    #[arg(value_name = "COUNT")]
+    snapshot_catchup_entries: u64, "HARMONY_SNAPSHOT_CATCHUP_ENTRIES";
+    /// Size of one file of the log, bytes; space is given up by whole files [default: 67108864]
+    #[arg(value_name = "BYTES")]
+    wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";
     /// What to log: error, warn, info, debug or trace [default: info]
     #[arg(value_name = "LEVEL")]
     log_level: String, "HARMONY_LOG_LEVEL";

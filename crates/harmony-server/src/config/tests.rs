@@ -86,6 +86,7 @@ fn times_have_bounds() {
     check_mistakes("election-timeout = 50001", &["use 50000 or less"]);
     check_mistakes("heartbeat-interval = 18446744073709551615", &["heartbeat intervals"]);
     check_mistakes("max-request-bytes = 99999999999", &["--max-request-bytes"]);
+    check_mistakes("wal-segment-bytes = 4095", &["--wal-segment-bytes is 4095: use 4096 to 4294967295"]);
 }
 
 #[test]
