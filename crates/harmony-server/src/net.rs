@@ -3,6 +3,7 @@
 //! first answer is written, and each connection writes once.
 
 pub(crate) mod co;
+pub(crate) mod files;
 pub(crate) mod grpc;
 pub(crate) mod methods;
 pub(crate) mod replies;
@@ -10,8 +11,10 @@ pub(crate) mod routes;
 
 use std::future::Future;
 use std::io;
-use std::net::TcpListener as StdListener;
+use std::net::{SocketAddr, TcpListener as StdListener};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -20,7 +23,7 @@ use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use co::Co;
@@ -44,7 +47,7 @@ const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
 /// How long a connection may take to answer that.
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long an HTTP/1.1 client may take to send its head.
+/// How long a connection may take to say what it speaks, and an HTTP/1.1 client to send its head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Rest after a failed accept: most often the process has no file descriptor left.
@@ -131,8 +134,10 @@ fn run(
         }
         // Each connection holds a sender; when the last is gone all connections are closed.
         let (open, mut all_closed) = mpsc::channel::<()>(1);
+        let places = Arc::new(Semaphore::new(files::connections_max()));
         for listener in listeners {
-            tokio::spawn(accept(listener, routes.clone(), stopped.clone(), open.clone()));
+            let places = Arc::clone(&places);
+            tokio::spawn(accept(listener, places, routes.clone(), stopped.clone(), open.clone()));
         }
         drop(open);
         told(&mut stopped).await;
@@ -148,26 +153,45 @@ async fn told(stopped: &mut watch::Receiver<bool>) {
     let _stop = stopped.wait_for(|stop| *stop).await;
 }
 
+/// Ends when a connection did not say in time what it speaks. Which HTTP it is, is found out without a limit of time.
+async fn silent(heard: &AtomicBool) {
+    sleep(HEADER_TIMEOUT).await;
+    if heard.load(Ordering::Relaxed) {
+        std::future::pending::<()>().await;
+    }
+}
+
 async fn accept(
     listener: TcpListener,
+    places: Arc<Semaphore>,
     routes: Routes,
     mut stopped: watch::Receiver<bool>,
     open: mpsc::Sender<()>,
 ) {
     let builder = builder();
+    let mut full = false;
     loop {
+        let was_full = std::mem::replace(&mut full, places.available_permits() == 0);
+        if full && !was_full {
+            tracing::warn!("no connection more until one closes: raise the process's limit on open files");
+        }
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = next(&listener, &places) => accepted,
             () = told(&mut stopped) => return,
         };
         match accepted {
-            Ok((stream, peer)) => {
+            Ok((stream, peer, place)) => {
                 // Without this an answer of two writes waits for the client's delayed acknowledgement.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%peer, %error, "connection lost at once");
                     continue;
                 }
-                tokio::spawn(serve(builder.clone(), stream, routes.clone(), stopped.clone(), open.clone()));
+                let connection =
+                    serve(builder.clone(), stream, routes.clone(), stopped.clone(), open.clone());
+                tokio::spawn(async move {
+                    connection.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
@@ -175,6 +199,16 @@ async fn accept(
             }
         }
     }
+}
+
+/// The next connection, once there is a place for it.
+async fn next(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed");
+    let (stream, peer) = listener.accept().await?;
+    Ok((stream, peer, place))
 }
 
 fn builder() -> auto::Builder<TokioExecutor> {
@@ -201,11 +235,17 @@ async fn serve(
     mut stopped: watch::Receiver<bool>,
     open: mpsc::Sender<()>,
 ) {
-    let io = TokioIo::new(Co::new(stream));
+    let stream = Co::new(stream);
+    let heard = stream.heard();
+    let io = TokioIo::new(stream);
     let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(routes)));
     let result = tokio::select! {
         biased;
         result = connection.as_mut() => result,
+        () = silent(&heard) => {
+            tracing::debug!("connection without a request");
+            return;
+        }
         () = told(&mut stopped) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -216,4 +256,16 @@ async fn serve(
         tracing::debug!(%error, "connection ended");
     }
     drop(open);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_connection_that_says_nothing_is_given_up() {
+        let (quiet, heard) = (AtomicBool::new(false), AtomicBool::new(true));
+        silent(&quiet).await;
+        timeout(100 * HEADER_TIMEOUT, silent(&heard)).await.unwrap_err();
+    }
 }

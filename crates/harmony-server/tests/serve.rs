@@ -1,71 +1,16 @@
 //! `harmony serve` as a process: exit codes, refusals, signals.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
-use std::io::{BufRead, BufReader, Read};
-use std::net::TcpListener;
-use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Output, Stdio};
+mod kit;
+mod process;
 
-use rustix::process::{Pid, Signal, kill_process};
+use std::net::{TcpListener, TcpStream};
+use std::process::Stdio;
 
-fn harmony(dir: &Path, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_harmony"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HARMONY_")) {
-        command.env_remove(name);
-    }
-    command.arg("serve").args(arguments).current_dir(dir).stderr(Stdio::piped()).stdin(Stdio::null());
-    command
-}
-
-/// A server that has said where it listens. Killed when dropped.
-struct Running {
-    child: Child,
-    stderr: BufReader<ChildStderr>,
-    address: String,
-}
-
-impl Running {
-    fn start(dir: &Path, arguments: &[&str]) -> Self {
-        let fixed = ["--listen-client-urls", "http://127.0.0.1:0", "--log-format", "json"];
-        let mut child = harmony(dir, &[&fixed[..], arguments].concat()).spawn().unwrap();
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let mut running = Self { child, stderr, address: String::new() };
-        while running.address.is_empty() {
-            let mut line = String::new();
-            assert_ne!(running.stderr.read_line(&mut line).unwrap(), 0, "it ended before it served");
-            if line.contains("harmony serves") {
-                let start = line.find("[127.0.0.1:").unwrap() + 1;
-                line[start..].split(']').next().unwrap().clone_into(&mut running.address);
-            }
-        }
-        running
-    }
-
-    fn signal(mut self, signal: Signal) -> (Option<i32>, String) {
-        kill_process(Pid::from_child(&self.child), signal).unwrap();
-        let mut log = String::new();
-        self.stderr.read_to_string(&mut log).unwrap();
-        (self.child.wait().unwrap().code(), log)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It has ended already when the test went well.
-        let _ended = self.child.kill();
-        let _waited = self.child.wait();
-    }
-}
-
-/// It ends with this code, saying all of this.
-#[track_caller]
-fn check_end(output: &Output, code: i32, parts: &[&str]) {
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(code), "{text}");
-    for part in parts {
-        assert!(text.contains(part), "{part:?} is not in:\n{text}");
-    }
-}
+use harmony_testkit::Client;
+use harmony_testkit::wait::{PATIENCE, until};
+use process::{Running, check_end, harmony};
+use rustix::process::Signal;
 
 #[test]
 fn mistakes_in_options_end_with_2_and_say_what_to_do() {
@@ -126,4 +71,36 @@ fn a_member_that_should_exist_and_does_not_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let arguments = ["--listen-client-urls", "http://127.0.0.1:0", "--initial-cluster-state", "existing"];
     check_end(&harmony(temp.path(), &arguments).output().unwrap(), 1, &["holds no member"]);
+}
+
+#[test]
+fn standard_error_on_a_full_disk_changes_no_exit_code() {
+    let temp = tempfile::tempdir().unwrap();
+    let full = || Stdio::from(std::fs::File::options().write(true).open("/dev/full").unwrap());
+    let mut wrong = harmony(temp.path(), &["--max-txn-ops", "0"]);
+    assert_eq!(wrong.stderr(full()).status().unwrap().code(), Some(2));
+    let mut missing = harmony(temp.path(), &["--initial-cluster-state", "existing"]);
+    assert_eq!(missing.stderr(full()).status().unwrap().code(), Some(1));
+}
+
+#[test]
+fn a_flood_of_silent_connections_leaves_files_for_the_log() {
+    let temp = tempfile::tempdir().unwrap();
+    let segments = ["--wal-segment-bytes", "4096"];
+    let running = Running::start_with_files(temp.path(), &segments, 80);
+    let client = kit::GrpcClient::new(&running.address).unwrap();
+    until("the first put", PATIENCE, || client.put(b"k", b"before")).unwrap();
+    // More than there are places: the system takes them in and nobody answers.
+    let flood: Vec<_> = (0..100).map(|_| TcpStream::connect(&running.address).unwrap()).collect();
+    for number in 0..30_u8 {
+        // Each needs a new segment, so a new file, every few puts.
+        client.put(b"k", &[number; 1000]).unwrap();
+    }
+    drop(flood);
+    let late = kit::GrpcClient::new(&running.address).unwrap();
+    assert_eq!(late.get(b"k").unwrap().unwrap().value, [29; 1000].as_slice());
+    let (code, log) = running.signal(Signal::TERM);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("no connection more until one closes"), "{log}");
+    assert!(!log.contains("Too many open files"), "{log}");
 }

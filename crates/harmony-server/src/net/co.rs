@@ -2,9 +2,14 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Bytes that a client must send before it counts as one: as long as what opens an HTTP/2 connection.
+const GREETING_BYTES: usize = 24;
 
 /// Bytes gathered before they go out without waiting for a flush.
 const BUFFER_BYTES: usize = 64 << 10;
@@ -17,11 +22,20 @@ pub(crate) struct Co<T> {
     buffer: Vec<u8>,
     /// Bytes of `buffer` that went out already.
     written: usize,
+    /// Bytes of the greeting that are still missing.
+    missing: usize,
+    heard: Arc<AtomicBool>,
 }
 
 impl<T> Co<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Self { inner, buffer: Vec::new(), written: 0 }
+        let heard = Arc::new(AtomicBool::new(false));
+        Self { inner, buffer: Vec::new(), written: 0, missing: GREETING_BYTES, heard }
+    }
+
+    /// Becomes true when the other side has said enough to be a client.
+    pub(crate) fn heard(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.heard)
     }
 }
 
@@ -49,7 +63,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for Co<T> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        if 0 < self.missing {
+            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            if self.missing == 0 {
+                self.heard.store(true, Ordering::Relaxed);
+            }
+        }
+        read
     }
 }
 
@@ -137,5 +159,17 @@ mod tests {
         let mut read = [0; 5];
         Co::new(far).read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"hello");
+    }
+
+    #[tokio::test]
+    async fn a_client_is_heard_once_its_greeting_is_whole() {
+        let (mut near, far) = tokio::io::duplex(64);
+        let mut co = Co::new(far);
+        let heard = co.heard();
+        for (bytes, whole) in [(10, false), (13, false), (1, true), (5, true)] {
+            near.write_all(&vec![b'x'; bytes]).await.unwrap();
+            co.read_exact(&mut vec![0; bytes]).await.unwrap();
+            assert_eq!(heard.load(Ordering::Relaxed), whole, "after {bytes} bytes more");
+        }
     }
 }
