@@ -43,6 +43,7 @@ fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
     match kind {
         CommandKind::Put(put) => {
             put.validate().map_err(|_| INVALID)?;
+            write::check_lease(put)?;
             write::check_put(batch, put)?;
             Ok(OutcomeKind::Put(write::put(batch, put)?))
         }

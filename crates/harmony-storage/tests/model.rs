@@ -10,8 +10,8 @@ use common::model::Model;
 use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
-use harmony_types::txn::{Range, RangeOutcome};
-use harmony_types::{CommandKind, OutcomeKind, Refusal, Rng, Storage};
+use harmony_types::txn::{Put, Range, RangeOutcome, Txn, TxnOp, TxnOpKind};
+use harmony_types::{CommandKind, Outcome, OutcomeKind, Refusal, Rng, Storage};
 
 /// What storage's error means to a client.
 fn refusal(error: StorageError) -> Refusal {
@@ -121,4 +121,15 @@ fn random_commands_do_what_the_model_does() {
         check_all(&store, &model);
         check_snapshot(&store);
     });
+}
+
+#[test]
+fn a_put_is_refused_for_its_lease_first_and_in_a_transaction_for_its_key() {
+    let mut store = Store::new();
+    let put = Put { key: "no such key".into(), lease: 1, ignore_value: true, ..Put::default() };
+    let outcome = store.run(CommandKind::Put(put.clone()));
+    assert_eq!(outcome, Outcome::refused(1, Refusal::LeaseNotFound));
+    let op = TxnOp { kind: Some(TxnOpKind::Put(put)) };
+    let outcome = store.run(CommandKind::Txn(Txn { success: vec![op], ..Txn::default() }));
+    assert_eq!(outcome, Outcome::refused(1, Refusal::KeyNotFound));
 }

@@ -24,6 +24,14 @@ pub(crate) fn check_put(batch: &Batch, put: &Put) -> Result<(), OpError> {
             return Err(OpError::Refused(Refusal::KeyNotFound));
         }
     }
+    check_lease(put)
+}
+
+/// Whether the lease to attach exists. etcd refuses a put of its own for its lease first, one in a transaction for its key.
+///
+/// # Errors
+/// [`Refusal::LeaseNotFound`].
+pub(crate) fn check_lease(put: &Put) -> Result<(), OpError> {
     // There are no leases yet, so none can be attached.
     if put.lease != 0 { Err(OpError::Refused(Refusal::LeaseNotFound)) } else { Ok(()) }
 }

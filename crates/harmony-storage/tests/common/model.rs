@@ -64,6 +64,8 @@ impl Model {
         let before = self.state_at(self.revision);
         let mut run = Run { model: self, state: before.clone(), before, writes: Vec::new() };
         let done = match kind {
+            // A put of its own is refused for its lease first, one in a transaction for its key.
+            CommandKind::Put(put) if put.lease != 0 => Err(Refusal::LeaseNotFound),
             CommandKind::Put(put) => run.check_put(put).map(|()| OutcomeKind::Put(run.put(put))),
             CommandKind::DeleteRange(delete) => Ok(OutcomeKind::DeleteRange(run.delete(delete))),
             CommandKind::Txn(txn) if txn.validate(usize::MAX).is_err() => Err(Refusal::Invalid),
