@@ -86,9 +86,10 @@ impl Network {
             listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?
         };
         let (stop, stopped) = watch::channel(false);
-        let thread = std::thread::Builder::new()
-            .name("harmony-net".to_owned())
-            .spawn(move || run(&runtime, listeners, tasks, &routes, stopped, drain))?;
+        let thread = std::thread::Builder::new().name("harmony-net".to_owned()).spawn(move || {
+            run(&runtime, listeners, tasks, &routes, stopped, drain);
+            end(runtime);
+        })?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -145,6 +146,12 @@ fn run(
             tracing::warn!("some requests did not end in time");
         }
     });
+}
+
+/// Ends what is left. A range over everything may still be read, for somebody who is not served any more: a runtime that
+/// is merely dropped would wait for it.
+fn end(runtime: Runtime) {
+    runtime.shutdown_background();
 }
 
 /// Waits until the thread is told to stop.
@@ -267,5 +274,16 @@ mod tests {
         let (quiet, heard) = (AtomicBool::new(false), AtomicBool::new(true));
         silent(&quiet).await;
         timeout(100 * HEADER_TIMEOUT, silent(&heard)).await.unwrap_err();
+    }
+
+    #[test]
+    fn a_long_read_does_not_hold_up_the_end() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let (release, released) = std::sync::mpsc::channel::<()>();
+        let read = runtime.spawn_blocking(move || released.recv());
+        end(runtime);
+        // Only now may it end.
+        release.send(()).unwrap();
+        drop(read);
     }
 }

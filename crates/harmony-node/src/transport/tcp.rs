@@ -161,7 +161,11 @@ impl TcpTransport {
         let of_thread = Arc::clone(&wires);
         let thread = std::thread::Builder::new()
             .name("harmony-peer".to_owned())
-            .spawn(move || runtime.block_on(run(of_thread, listeners, peers)))
+            .spawn(move || {
+                runtime.block_on(run(of_thread, listeners, peers));
+                // A name that is still being looked up must not hold up the end.
+                runtime.shutdown_background();
+            })
             .map_err(failed)?;
         let transport = Arc::new(Self {
             wires,
