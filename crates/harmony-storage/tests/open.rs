@@ -182,3 +182,20 @@ fn a_store_dropped_with_a_broken_log_opens_again() {
     store.restart(false).unwrap();
     assert_eq!(store.storage().get(b"a").unwrap().unwrap().value, "1");
 }
+
+#[test]
+fn nothing_that_only_looks_waits_for_a_disk_that_hangs() {
+    let mut store = Store::new();
+    store.run(put("a", "1"));
+    let hold = store.fs.hold([CallKind::Sync]);
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.storage().checkpoint().unwrap());
+        hold.wait_for(1);
+        let storage = store.storage();
+        assert!(storage.disk_bytes().unwrap() != 0 && storage.live_bytes() != 0);
+        assert_eq!(storage.get(b"a").unwrap().unwrap().value, "1");
+        assert_eq!(storage.durable_applied(), LogIndex(0));
+        drop(hold);
+    });
+    assert_eq!(store.storage().durable_applied(), LogIndex(1));
+}
