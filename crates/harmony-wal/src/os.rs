@@ -112,7 +112,9 @@ impl File for OsFile {
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
-        match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes) {
+        // A signal cuts it short on some file systems: on tmpfs any that arrives meanwhile.
+        let reserve = || rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes);
+        match rustix::io::retry_on_intr(reserve) {
             // A file system without reservation: extend sparsely; a full disk then shows at the write.
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.0.set_len(self.0.metadata()?.len().max(bytes)),
             other => Ok(other?),
