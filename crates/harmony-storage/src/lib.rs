@@ -6,6 +6,7 @@
 //! - [`checkpoint`](harmony_types::Storage::checkpoint) puts what was applied on disk, together with the index of the last
 //!   entry applied. A crash goes back to the last checkpoint, and opening replays the log from there. The log is released
 //!   only up to there.
+//! - [`close`](harmony_types::Storage::close) makes a checkpoint. Dropping the storage without it is as a crash.
 //!
 //! Reads never wait: they look at a view, the whole state at one applied index. Every record carries a checksum that is
 //! compared whenever the record is read: a damaged byte is an error, never an answer.
