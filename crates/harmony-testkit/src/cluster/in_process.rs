@@ -9,7 +9,7 @@ use bytes::Bytes;
 use harmony_node::{MemoryNetwork, Node, SystemClock};
 use harmony_storage::UnifiedStorage;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
-use harmony_types::fake::fs::{Crash, MemoryFileSystem};
+use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::testing::TestError;
 use harmony_types::txn::{DeleteRange, Put};
 use harmony_types::{
@@ -262,7 +262,9 @@ impl TestCluster for InProcessCluster {
 
     fn kill_node(&mut self, id: NodeId) -> Result<(), TestError> {
         let running = self.nodes.remove(&id).ok_or("the member does not run")?;
-        // The image first: what the dying node still writes goes to a disk that nobody looks at again.
+        // The power goes before the image is taken: a node that went on syncing would acknowledge, between the two, what
+        // the image does not hold.
+        self.disks[&id].inject(Fault::on(CallKind::CHANGING).lasting());
         let image = self.disks[&id].crash_image(self.crash);
         self.disks.insert(id, image);
         running.node.stop();
