@@ -146,3 +146,31 @@ async fn the_limit_of_operations_is_the_operators() {
     );
     served.stop().await;
 }
+
+#[tokio::test]
+async fn nesting_has_a_bound_and_what_is_deeper_is_refused() {
+    let mut served = Served::start("").await;
+    // What is deeper than protobuf libraries read is no longer a transaction at all.
+    for (depth, code) in [
+        (0, None),
+        (32, None),
+        (33, Some(Code::InvalidArgument)),
+        (40, Some(Code::InvalidArgument)),
+        (60, Some(Code::Internal)),
+        (2000, Some(Code::Internal)),
+    ] {
+        let key = depth.to_string();
+        let nested = (0..depth).fold(put(&key, ""), |inner, _| op(Request::RequestTxn(branch(vec![inner]))));
+        match (served.kv.txn(branch(vec![nested])).await, code) {
+            (Ok(answer), None) => assert!(answer.into_inner().succeeded),
+            (Err(status), Some(code)) => assert_eq!(status.code(), code, "depth {depth}: {status}"),
+            (other, _) => panic!("depth {depth}: served: {}", other.is_ok()),
+        }
+        assert_eq!(served.get(&key).await.count, i64::from(code.is_none()), "depth {depth}");
+    }
+    // What went through the log once is read back from it.
+    let dir = served.stop().await;
+    let mut served = Served::start_in(dir, "").await;
+    assert_eq!(served.get("32").await.count, 1);
+    served.stop().await;
+}
