@@ -224,3 +224,32 @@ fn a_directory_of_another_cluster_is_refused_with_the_flags_to_look_at() {
     }
     dir.serves_all();
 }
+
+#[test]
+fn a_disk_that_takes_no_more_ends_the_server_and_loses_nothing_acknowledged() {
+    let temp = tempfile::tempdir().unwrap();
+    // Stands for a full disk: a write past this size fails, and the tree is the file that grows.
+    let line = "trap '' XFSZ && ulimit -f 1000";
+    let running = Running::start_behind(temp.path(), &SEGMENTS, line);
+    let client = kit::GrpcClient::new(&running.address).unwrap();
+    until("the first put", PATIENCE, || client.put(&key(0), value(0).as_bytes())).unwrap();
+    let acknowledged =
+        (1..).find(|number| client.put(&key(*number), value(*number).as_bytes()).is_err()).unwrap();
+    let (code, log) = running.end();
+    assert_eq!(code, Some(1), "{log}");
+    let last = log.lines().next_back().unwrap();
+    assert!(last.starts_with("error: "), "{last}");
+    assert!(
+        last.contains("File too large") && last.contains("nothing was acknowledged after that"),
+        "{last}"
+    );
+
+    let running = Running::start(temp.path(), &SEGMENTS);
+    let client = kit::GrpcClient::new(&running.address).unwrap();
+    for number in 0..acknowledged {
+        let found = until("a read", PATIENCE, || client.get(&key(number))).unwrap();
+        assert_eq!(found.expect("an acknowledged put").value, value(number), "put {number}");
+    }
+    client.put(b"one more", b"").unwrap();
+    assert_eq!(running.signal(Signal::TERM).0, Some(0));
+}

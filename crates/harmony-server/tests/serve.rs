@@ -87,7 +87,7 @@ fn standard_error_on_a_full_disk_changes_no_exit_code() {
 fn a_flood_of_silent_connections_leaves_files_for_the_log() {
     let temp = tempfile::tempdir().unwrap();
     let segments = ["--wal-segment-bytes", "4096"];
-    let running = Running::start_with_files(temp.path(), &segments, 80);
+    let running = Running::start_behind(temp.path(), &segments, "ulimit -n 80");
     let client = kit::GrpcClient::new(&running.address).unwrap();
     until("the first put", PATIENCE, || client.put(b"k", b"before")).unwrap();
     // More than there are places: the system takes them in and nobody answers.

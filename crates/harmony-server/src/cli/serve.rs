@@ -69,7 +69,8 @@ fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
             tracing::error!(%failure, "the server cannot go on");
             // What is on disk is in doubt: nothing more is written, not even to close in order. Recovery sorts it out.
             std::mem::forget(server);
-            Err(failure.into())
+            Err(format!("{failure}; nothing was acknowledged after that: remove the cause and start again")
+                .into())
         }
     }
 }

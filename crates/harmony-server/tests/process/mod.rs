@@ -33,11 +33,11 @@ impl Running {
         Self::spawn(harmony(dir, &[&FIXED[..], arguments].concat()))
     }
 
-    /// Starts one that may open so many files.
-    pub(crate) fn start_with_files(dir: &Path, arguments: &[&str], files: u32) -> Self {
+    /// Starts one behind a line of shell, such as a limit.
+    pub(crate) fn start_behind(dir: &Path, arguments: &[&str], line: &str) -> Self {
         let server = harmony(dir, &[&FIXED[..], arguments].concat());
         let mut shell = Command::new("sh");
-        shell.args(["-c", &format!("ulimit -n {files} && exec \"$0\" \"$@\"")]);
+        shell.args(["-c", &format!("{line} && exec \"$0\" \"$@\"")]);
         shell.arg(server.get_program()).args(server.get_args()).current_dir(dir);
         shell.stderr(Stdio::piped()).stdin(Stdio::null());
         Self::spawn(shell)
@@ -59,8 +59,13 @@ impl Running {
         running
     }
 
-    pub(crate) fn signal(mut self, signal: Signal) -> (Option<i32>, String) {
+    pub(crate) fn signal(self, signal: Signal) -> (Option<i32>, String) {
         kill_process(Pid::from_child(&self.child), signal).unwrap();
+        self.end()
+    }
+
+    /// Waits until it ends by itself.
+    pub(crate) fn end(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
         self.stderr.read_to_string(&mut log).unwrap();
         (self.child.wait().unwrap().code(), log)
