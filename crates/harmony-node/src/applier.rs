@@ -1,6 +1,5 @@
 //! The apply thread: committed entries into the state machine, outcomes to those who wait.
 
-use harmony_types::limits;
 use harmony_types::transport::Forwarded;
 use harmony_types::{ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage};
 use prost::Message as _;
@@ -93,7 +92,7 @@ impl<S: Storage> Applier<'_, S> {
         answer(self.shared, outcomes, first, batch.replies);
         self.report(last);
         self.bytes_since_checkpoint += batch.bytes;
-        if limits::CHECKPOINT_BYTES <= self.bytes_since_checkpoint {
+        if bounds::CHECKPOINT_ASK_BYTES <= self.bytes_since_checkpoint {
             self.bytes_since_checkpoint = 0;
             self.shared.checkpoint.put(|()| ());
         }

@@ -5,8 +5,8 @@ use harmony_types::limits;
 /// Entry data applied as one batch, bytes: large enough to pay for the hand-over, small enough that a read waits briefly.
 pub(crate) const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 
-/// Entries applied as one batch.
-pub(crate) const APPLY_BATCH_ENTRIES_MAX: usize = 4_096;
+/// Entries applied as one batch: reads wait for it, some ms.
+pub(crate) const APPLY_BATCH_ENTRIES_MAX: usize = 512;
 
 /// Entry data in one proposal to raft, bytes: raft takes or refuses a proposal whole.
 pub(crate) const PROPOSE_BYTES_MAX: usize = 4 << 20;
@@ -29,6 +29,10 @@ pub(crate) const REQUEST_TIMEOUT_MS: u64 = 5_000;
 
 /// Messages from peers waiting in a node's mailbox: past it they are dropped, as Raft allows.
 pub(crate) const PEER_MESSAGES_WAITING_MAX: usize = 16_384;
+
+/// Entry data applied before the checkpoint thread is woken, bytes: so early that the storage, which takes a multiple of it
+/// in memory, need not make apply wait for the disk.
+pub(crate) const CHECKPOINT_ASK_BYTES: u64 = limits::CHECKPOINT_BYTES / 4;
 
 /// Time between two looks at whether the log can be released, milliseconds.
 pub(crate) const CHECKPOINT_INTERVAL_MS: u64 = limits::CHECKPOINT_INTERVAL_MS;

@@ -3,7 +3,8 @@
 
 use harmony_types::command::PublishMember;
 use harmony_types::{
-    Command, CommandKind, Entry, EntryType, Member, NodeId, Outcome, OutcomeKind, Refusal, Role, StorageError,
+    Command, CommandKind, Entry, EntryType, Member, Membership, NodeId, Outcome, OutcomeKind, Refusal, Role,
+    StorageError,
 };
 use prost::Message as _;
 
@@ -66,7 +67,7 @@ fn publish_member(batch: &mut Batch, published: &PublishMember) -> bool {
     if !batch.membership().contains(id) {
         return false;
     }
-    let mut membership = batch.membership().clone();
+    let mut membership = Membership::clone(batch.membership());
     let role = if membership.is_voter(id) { Role::Voter } else { Role::Learner };
     let member = membership.members.entry(id).or_insert_with(|| Member {
         id,

@@ -1,5 +1,5 @@
-//! The writes of one apply call, in memory on top of a view: later commands see them, readers do not, and one commit
-//! takes them into the tree.
+//! Writes in memory, on top of what stands in the tree: later commands and readers see them, and one commit takes them
+//! into the tree in key order.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -9,9 +9,63 @@ use bytes::Bytes;
 use harmony_types::{KeyRange, Membership, Revision, StorageError};
 
 use crate::tree::meta::{self, Progress};
-use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, WrittenAt};
+use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, VersionRef, WrittenAt};
 use crate::tree::{KvWriter, STOP, Table};
 use crate::view::{ReadVersion, Reads, View, VisitEvent, VisitVersion};
+
+/// What an event takes in memory besides its bytes: an estimate, to bound it by.
+const EVENT_OVERHEAD_BYTES: usize = 256;
+
+/// What a batch lies on: the tree, or a batch that is on its way into the tree. Never changes, so it is a view, too.
+#[derive(Clone)]
+pub(crate) enum Base {
+    /// The tree.
+    Tree(Arc<View>),
+    /// A batch that takes no more writes.
+    Frozen(Arc<Batch>),
+}
+
+impl Base {
+    fn reads(&self) -> &dyn Reads {
+        match self {
+            Self::Tree(view) => &**view,
+            Self::Frozen(batch) => &**batch,
+        }
+    }
+
+    fn membership(&self) -> &Arc<Membership> {
+        match self {
+            Self::Tree(view) => &view.membership,
+            Self::Frozen(batch) => batch.membership(),
+        }
+    }
+}
+
+impl Reads for Base {
+    fn progress(&self) -> &Progress {
+        self.reads().progress()
+    }
+
+    fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError> {
+        self.reads().newest(key, read)
+    }
+
+    fn scan(&self, range: &KeyRange, visit: VisitVersion<'_>) -> Result<(), StorageError> {
+        self.reads().scan(range, visit)
+    }
+
+    fn event(
+        &self,
+        at: WrittenAt,
+        read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
+    ) -> Result<bool, StorageError> {
+        self.reads().event(at, read)
+    }
+
+    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
+        self.reads().events_from(first, visit)
+    }
+}
 
 /// One write, as the log will hold it.
 struct Event {
@@ -34,39 +88,109 @@ impl Event {
 ///
 /// Invariants: `events` is ordered by where it was written; `newest` holds the last event of each key in it.
 pub(crate) struct Batch {
-    base: Arc<View>,
+    base: Base,
     /// As the base's, moved on by every command.
     pub(crate) progress: Progress,
-    membership: Option<Membership>,
+    membership: Option<Arc<Membership>>,
     newest: BTreeMap<Bytes, VersionBuf>,
     events: Vec<Event>,
+    /// Memory that `events` and what hangs on it take, about.
+    bytes: u64,
     /// Writes of the command under way.
     writes: u32,
+    /// What `newest` held before each event since the last [`Batch::keep`].
+    undo: Vec<Option<VersionBuf>>,
+}
+
+/// A state of a batch to go back to.
+pub(crate) struct Mark {
+    progress: Progress,
+    membership: Option<Arc<Membership>>,
+    events: usize,
+    bytes: u64,
 }
 
 impl Batch {
     /// Nothing on top of `base`.
-    pub(crate) fn new(base: Arc<View>) -> Self {
-        let progress = base.progress;
-        Self { base, progress, membership: None, newest: BTreeMap::new(), events: Vec::new(), writes: 0 }
+    pub(crate) fn new(base: Base) -> Self {
+        Self {
+            progress: *base.progress(),
+            base,
+            membership: None,
+            newest: BTreeMap::new(),
+            events: Vec::new(),
+            bytes: 0,
+            writes: 0,
+            undo: Vec::new(),
+        }
+    }
+
+    /// What it lies on.
+    pub(crate) fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Whether it says the same as its base.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.events.is_empty() && self.membership.is_none() && self.progress == *self.base.progress()
+    }
+
+    /// Ends this batch, and begins a new one on top of it.
+    pub(crate) fn freeze(&mut self) -> Arc<Self> {
+        assert!(self.undo.is_empty(), "a batch is frozen between two applies");
+        // The place of the value is needed only for a moment.
+        let base = self.base.clone();
+        let frozen = Arc::new(std::mem::replace(self, Self::new(base)));
+        *self = Self::new(Base::Frozen(Arc::clone(&frozen)));
+        frozen
+    }
+
+    /// Puts the tree, which holds all that the base held, in the base's place. Returns the base, for the caller to drop
+    /// where nobody waits.
+    pub(crate) fn rebase(&mut self, tree: Arc<View>) -> Base {
+        let Progress { dropped, latest_bytes, log_bytes, .. } = tree.progress;
+        self.progress =
+            Progress { dropped, latest_bytes, log_bytes, boundary_pending: false, ..self.progress };
+        std::mem::replace(&mut self.base, Base::Tree(tree))
+    }
+
+    /// The present state, for [`Batch::roll_back`].
+    pub(crate) fn mark(&mut self) -> Mark {
+        self.undo.clear();
+        Mark {
+            progress: self.progress,
+            membership: self.membership.clone(),
+            events: self.events.len(),
+            bytes: self.bytes,
+        }
+    }
+
+    /// Gives up the way back to the last mark.
+    pub(crate) fn keep(&mut self) {
+        self.undo.clear();
+    }
+
+    /// Goes back to the last mark.
+    pub(crate) fn roll_back(&mut self, mark: Mark) {
+        assert_eq!(mark.events + self.undo.len(), self.events.len(), "the way back is that of the last mark");
+        for (event, before) in self.events.drain(mark.events..).zip(self.undo.drain(..)).rev() {
+            match before {
+                Some(version) => self.newest.insert(event.key, version),
+                None => self.newest.remove(&event.key),
+            };
+        }
+        let Mark { progress, membership, bytes, .. } = mark;
+        (self.progress, self.membership, self.bytes, self.writes) = (progress, membership, bytes, 0);
     }
 
     /// The members after the commands so far.
-    pub(crate) fn membership(&self) -> &Membership {
-        self.membership.as_ref().unwrap_or(&self.base.membership)
+    pub(crate) fn membership(&self) -> &Arc<Membership> {
+        self.membership.as_ref().unwrap_or_else(|| self.base.membership())
     }
 
     /// Sets the members.
     pub(crate) fn set_membership(&mut self, membership: Membership) {
-        self.membership = Some(membership);
-    }
-
-    /// The members to keep for the next view.
-    pub(crate) fn membership_shared(&mut self) -> Arc<Membership> {
-        match self.membership.take() {
-            Some(membership) => Arc::new(membership),
-            None => Arc::clone(&self.base.membership),
-        }
+        self.membership = Some(Arc::new(membership));
     }
 
     /// Where the next write of the command under way goes.
@@ -77,7 +201,9 @@ impl Batch {
     /// Takes one write. `before` is what [`Batch::before`] returned for this key.
     pub(crate) fn write(&mut self, key: Bytes, version: VersionBuf, before: Option<VersionBuf>) {
         assert_eq!(version.written, self.next_write(), "a write out of order");
-        self.newest.insert(key.clone(), version.clone());
+        let replaced_bytes = before.as_ref().map_or(0, |before| before.value.len());
+        self.bytes += (EVENT_OVERHEAD_BYTES + key.len() + version.value.len() + replaced_bytes) as u64;
+        self.undo.push(self.newest.insert(key.clone(), version.clone()));
         self.events.push(Event { key, version, replaced: before });
         self.writes = self.writes.checked_add(1).expect("a command's writes fit in memory, so in 32 bits");
     }
@@ -85,11 +211,15 @@ impl Batch {
     /// The version that a write of `key` replaces: none when nobody can read it any more, which must not depend on how far
     /// this machine has come with dropping it.
     pub(crate) fn before(&self, key: &[u8]) -> Result<Option<VersionBuf>, StorageError> {
+        let readable =
+            |version: &VersionRef<'_>| version.live || self.progress.compact <= version.written.revision;
+        if let Some(version) = self.newest.get(key) {
+            // The value is shared, not copied.
+            return Ok(readable(&version.borrowed()).then(|| version.clone()));
+        }
         let mut before = None;
-        self.newest(key, &mut |version| {
-            if version.live || self.progress.compact <= version.written.revision {
-                before = Some(version.to_buf());
-            }
+        self.base.newest(key, &mut |version| {
+            before = readable(&version).then(|| version.to_buf());
             Ok(())
         })?;
         Ok(before)
@@ -140,6 +270,11 @@ impl Batch {
     /// How many writes it holds.
     pub(crate) fn len(&self) -> usize {
         self.events.len()
+    }
+
+    /// Memory that it takes, about.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
     }
 }
 

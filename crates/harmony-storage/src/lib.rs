@@ -42,6 +42,7 @@
 mod apply;
 mod batch;
 mod canonical;
+mod memory;
 mod mvcc;
 mod reads;
 mod recovery;

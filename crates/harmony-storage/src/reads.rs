@@ -7,8 +7,8 @@ use harmony_types::{KeyValue, Outcome, OutcomeKind, Refusal, Revision, StorageEr
 use crate::batch::Batch;
 use crate::mvcc::hash::{self, HashKv};
 use crate::mvcc::{At, OpError, history, range, txn};
+use crate::tree::meta::Progress;
 use crate::unified::UnifiedStorage;
-use crate::view::View;
 
 /// What a range found, and the store's revision then.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,10 +26,12 @@ impl UnifiedStorage {
     /// [`StorageError::Compacted`], [`StorageError::FutureRevision`]; [`StorageError::CrcMismatch`] and the like: nothing
     /// damaged is handed out.
     pub fn range(&self, request: &Range) -> Result<RangeResult, StorageError> {
-        let view = self.view()?;
-        let at = At::requested(request.revision, &view.progress)
-            .map_err(|refusal| refused(refusal, request.revision, &view))?;
-        Ok(RangeResult { revision: view.progress.revision, outcome: range::range(&*view, request, at)? })
+        self.read(|reads| {
+            let progress = reads.progress();
+            let at = At::requested(request.revision, progress)
+                .map_err(|refusal| refused(refusal, request.revision, progress))?;
+            Ok(RangeResult { revision: progress.revision, outcome: range::range(reads, request, at)? })
+        })
     }
 
     /// The newest version of a key.
@@ -37,14 +39,15 @@ impl UnifiedStorage {
     /// # Errors
     /// [`StorageError::CrcMismatch`] and the like.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        let view = self.view()?;
-        let mut found = None;
-        history::live_version(&*view, key, At::Newest, &mut |version| {
-            let value = Bytes::copy_from_slice(version.value);
-            found = Some(version.to_key_value(Bytes::copy_from_slice(key), value));
-            Ok(())
-        })?;
-        Ok(found)
+        self.read(|reads| {
+            let mut found = None;
+            history::live_version(reads, key, At::Newest, &mut |version| {
+                let value = Bytes::copy_from_slice(version.value);
+                found = Some(version.to_key_value(Bytes::copy_from_slice(key), value));
+                Ok(())
+            })?;
+            Ok(found)
+        })
     }
 
     /// Runs a transaction that only reads, all of it at one view.
@@ -54,7 +57,6 @@ impl UnifiedStorage {
     /// revision; [`StorageError::CorruptRecord`] when the transaction may write: it must go through the log; else as
     /// [`UnifiedStorage::range`].
     pub fn read_txn(&self, request: &Txn) -> Result<Outcome, StorageError> {
-        let view = self.view()?;
         let invalid = |reason: &str| StorageError::CorruptRecord {
             place: "read-only transaction".to_owned(),
             reason: reason.to_owned(),
@@ -62,11 +64,15 @@ impl UnifiedStorage {
         if !request.is_read_only() {
             return Err(invalid("it may write, so it must go through the log"));
         }
-        let revision = view.progress.revision.as_i64();
-        match txn::txn(&mut Batch::new(view.clone()), request) {
+        let mut batch = Batch::new(self.fixed_view()?);
+        let progress = batch.progress;
+        let revision = progress.revision.as_i64();
+        match txn::txn(&mut batch, request) {
             Ok(outcome) => Ok(Outcome { revision, kind: Some(OutcomeKind::Txn(outcome)) }),
             Err(OpError::Refused(Refusal::Invalid)) => Err(invalid("it breaks a rule of transactions")),
-            Err(OpError::Refused(refusal)) => Err(refused(refusal, bad_revision(request, &view), &view)),
+            Err(OpError::Refused(refusal)) => {
+                Err(refused(refusal, bad_revision(request, &progress), &progress))
+            }
             Err(OpError::Failed(error)) => Err(error),
         }
     }
@@ -81,10 +87,9 @@ impl UnifiedStorage {
         self.progress().compact
     }
 
-    /// Bytes of keys and records in the tree: etcd's size in use.
+    /// Bytes of keys and records: etcd's size in use. Writes that are not in the tree yet are estimated.
     pub fn live_bytes(&self) -> u64 {
-        let progress = self.progress();
-        progress.latest_bytes + progress.log_bytes
+        self.published().bytes
     }
 
     /// etcd's HashKV at a revision, 0 or less for the newest. Reads the whole store; blocks nobody.
@@ -92,8 +97,8 @@ impl UnifiedStorage {
     /// # Errors
     /// [`StorageError::Compacted`], [`StorageError::FutureRevision`]; else as [`UnifiedStorage::range`].
     pub fn hash_kv(&self, revision: i64) -> Result<HashKv, StorageError> {
-        let view = self.view()?;
-        hash::hash_kv(&view, revision)?.map_err(|refusal| refused(refusal, revision, &view))
+        let view = self.tree_view()?;
+        hash::hash_kv(&view, revision)?.map_err(|refusal| refused(refusal, revision, &view.progress))
     }
 
     /// A hash over all that members have in common at one applied index. Reads the whole store; blocks nobody.
@@ -101,26 +106,26 @@ impl UnifiedStorage {
     /// # Errors
     /// As [`UnifiedStorage::range`].
     pub fn hash(&self) -> Result<u32, StorageError> {
-        hash::hash(&*self.view()?)
+        hash::hash(&*self.tree_view()?)
     }
 }
 
 /// The revision for which a read-only transaction was refused.
-fn bad_revision(request: &Txn, view: &View) -> i64 {
+fn bad_revision(request: &Txn, progress: &Progress) -> i64 {
     let ranges = request.success.iter().chain(&request.failure).filter_map(|op| match &op.kind {
         Some(TxnOpKind::Range(range)) => Some(range.revision),
         _ => None,
     });
-    let mut bad = ranges.filter(|revision| At::requested(*revision, &view.progress).is_err());
+    let mut bad = ranges.filter(|revision| At::requested(*revision, progress).is_err());
     bad.next().unwrap_or(0)
 }
 
 /// The error of a read for a refusal of the revision asked for.
-fn refused(refusal: Refusal, requested: i64, view: &View) -> StorageError {
+fn refused(refusal: Refusal, requested: i64, progress: &Progress) -> StorageError {
     let requested = Revision(u64::try_from(requested).unwrap_or(0));
     if refusal == Refusal::Compacted {
-        StorageError::Compacted { requested, compacted: view.progress.compact }
+        StorageError::Compacted { requested, compacted: progress.compact }
     } else {
-        StorageError::FutureRevision { requested, current: view.progress.revision }
+        StorageError::FutureRevision { requested, current: progress.revision }
     }
 }

@@ -58,9 +58,6 @@ pub(crate) trait KvView: Send + Sync {
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         visit: Visit<'_>,
     ) -> Result<(), StorageError>;
-
-    /// Present length of the file under the view, bytes.
-    fn file_bytes(&self) -> Result<u64, StorageError>;
 }
 
 /// The inside of a commit.
@@ -109,4 +106,7 @@ pub(crate) trait KvEngine: Send + Sync {
         durability: Durability,
         write: &mut dyn FnMut(&mut dyn KvWriter) -> Result<(), StorageError>,
     ) -> Result<(), StorageError>;
+
+    /// Length of the file, bytes.
+    fn file_bytes(&self) -> Result<u64, StorageError>;
 }

@@ -16,14 +16,15 @@ use harmony_types::{
 use harmony_wal::FileWal;
 
 use crate::apply;
-use crate::batch::Batch;
+use crate::batch::{Base, Batch};
+use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
 use crate::recovery;
 use crate::snapshot::{read, write::SnapshotStream};
 use crate::tree::meta::Progress;
 use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine};
-use crate::view::View;
+use crate::view::{Reads, View};
 
 /// The tree's file in its directory.
 pub(crate) const TREE_FILE: &str = "tree.redb";
@@ -32,28 +33,30 @@ pub(crate) const TREE_FILE_NEW: &str = "tree.redb.new";
 
 /// Raft's log and the key-value state machine of one member, or of an embedded database.
 ///
+/// Apply changes memory alone, see [`Memory`]; a checkpoint folds that into the tree beside it.
+///
 /// Invariants, besides those of [`Storage`]:
-/// - the view that readers get is the tree after the last apply, and only the writer replaces it;
-/// - one writer at a time: apply, checkpoint and snapshot install exclude each other; readers are never in the way.
+/// - `applying` is held by whoever moves the applied index, `writer` by whoever commits to the tree, `memory` for moments;
+///   they are taken in this order;
+/// - the tree, the frozen batch on it if any, and the batch on top are together what was applied.
 pub struct UnifiedStorage {
     fs: Arc<dyn FileSystem>,
     tree_dir: PathBuf,
     config: StorageConfig,
     wal: Arc<dyn Wal>,
-    view: ArcSwap<View>,
-    writer: Mutex<Writer>,
+    tree: ArcSwap<RedbTree>,
+    memory: Memory,
+    applying: Mutex<()>,
+    /// Held during I/O on purpose: the tree has a single writer.
+    writer: Mutex<()>,
     durable_applied: AtomicU64,
     closed: AtomicBool,
     /// Closed with everything on disk.
     saved: AtomicBool,
 }
 
-/// What only the thread that writes needs. Its lock is held during I/O on purpose: it is the tree's single writer.
-struct Writer {
-    tree: RedbTree,
-    /// Entry data applied since the last durable commit.
-    bytes_unsaved: u64,
-}
+/// Holding it is the right to commit to the tree.
+type Writing<'a> = MutexGuard<'a, ()>;
 
 impl UnifiedStorage {
     /// Opens the storage with its log in `wal_dir` and its tree in `tree_dir`, both made when missing: recovers the tree,
@@ -105,8 +108,10 @@ impl UnifiedStorage {
             config,
             wal,
             durable_applied: AtomicU64::new(view.progress.applied.index.0),
-            view: ArcSwap::from_pointee(view),
-            writer: Mutex::new(Writer { tree, bytes_unsaved: 0 }),
+            memory: Memory::new(view),
+            tree: ArcSwap::from_pointee(tree),
+            applying: Mutex::new(()),
+            writer: Mutex::new(()),
             closed: AtomicBool::new(false),
             saved: AtomicBool::new(false),
         };
@@ -114,13 +119,46 @@ impl UnifiedStorage {
         Ok(storage)
     }
 
-    /// What reads look at.
+    /// Reads at what was applied last.
     ///
     /// # Errors
-    /// [`StorageError::Closed`].
-    pub(crate) fn view(&self) -> Result<Arc<View>, StorageError> {
+    /// [`StorageError::Closed`], and those of `read`.
+    pub(crate) fn read<T>(
+        &self,
+        read: impl Fn(&dyn Reads) -> Result<T, StorageError>,
+    ) -> Result<T, StorageError> {
         self.check_open()?;
-        Ok(self.view.load_full())
+        match self.memory.read(&read) {
+            Some(result) => result,
+            // Too long to keep apply waiting.
+            None => read(&self.fixed_view()?),
+        }
+    }
+
+    /// What was applied last, standing still for as long as it is held.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`]; the tree's.
+    pub(crate) fn fixed_view(&self) -> Result<Base, StorageError> {
+        self.check_open()?;
+        loop {
+            if let Some(base) = self.memory.fix() {
+                return Ok(base);
+            }
+            self.fold_frozen(&self.writer(), Durability::Visible, 0)?;
+        }
+    }
+
+    /// As [`UnifiedStorage::fixed_view`], all of it in the tree.
+    ///
+    /// # Errors
+    /// As [`UnifiedStorage::fixed_view`].
+    pub(crate) fn tree_view(&self) -> Result<Arc<View>, StorageError> {
+        self.check_open()?;
+        match self.memory.tree() {
+            Some(view) => Ok(view),
+            None => self.fold(&self.writer(), Durability::Visible, 0),
+        }
     }
 
     /// Length of the tree's file, bytes: etcd's database size.
@@ -128,30 +166,34 @@ impl UnifiedStorage {
     /// # Errors
     /// [`StorageError::Io`].
     pub fn disk_bytes(&self) -> Result<u64, StorageError> {
-        // By way of the view: who asks for it must not wait for a checkpoint, or for a disk that hangs.
-        self.view()?.tree.file_bytes()
+        self.check_open()?;
+        // Who asks for it must not wait for a checkpoint, or for a disk that hangs.
+        self.tree.load().file_bytes()
     }
 
-    /// Drops a bounded part of what compaction gave up; false when nothing is left. Every apply and every checkpoint drops
-    /// a part, too: this is for those who want to wait until all of it is gone.
+    /// Drops a bounded part of what compaction gave up; false when nothing is left. Every checkpoint drops a part, too:
+    /// this is for those who want to wait until all of it is gone.
     ///
     /// # Errors
     /// This machine failed.
     pub fn drop_compacted(&self) -> Result<bool, StorageError> {
         self.check_open()?;
-        let mut writer = self.writer()?;
-        let batch = Batch::new(self.view.load_full());
-        if batch.progress.dropped == batch.progress.compact {
+        let progress = self.progress();
+        if progress.dropped == progress.compact {
             return Ok(false);
         }
-        self.commit(&mut writer, batch, Durability::Visible, compact::CHECKPOINT_ROWS)?;
-        let progress = self.view.load().progress;
+        let progress = self.fold(&self.writer(), Durability::Visible, compact::CHECKPOINT_ROWS)?.progress;
         Ok(progress.dropped < progress.compact)
     }
 
     /// How far the state machine is.
     pub(crate) fn progress(&self) -> Progress {
-        self.view.load().progress
+        self.published().progress
+    }
+
+    /// What the last apply left.
+    pub(crate) fn published(&self) -> Arc<Published> {
+        self.memory.published()
     }
 
     /// The log.
@@ -163,58 +205,69 @@ impl UnifiedStorage {
         if self.closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
     }
 
-    fn writer(&self) -> Result<MutexGuard<'_, Writer>, StorageError> {
-        // A panic while writing leaves the tree as the last commit left it and the view in step with it.
-        Ok(self.writer.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Waits while another thread folds.
+    fn writer(&self) -> Writing<'_> {
+        // A panic while writing leaves the tree as the last commit left it, and the memory on top of it.
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a batch into the tree and publishes the view behind it.
-    fn commit(
+    /// Waits while another thread applies.
+    fn applying(&self) -> MutexGuard<'_, ()> {
+        self.applying.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes all that was applied into the tree. Apply goes on meanwhile, on top of what is being taken.
+    fn fold(
         &self,
-        writer: &mut Writer,
-        mut batch: Batch,
+        writing: &Writing<'_>,
         durability: Durability,
         compact_rows: usize,
-    ) -> Result<(), StorageError> {
+    ) -> Result<Arc<View>, StorageError> {
+        // What a view froze, at any moment, or a fold that failed left.
+        while !self.memory.freeze() {
+            self.fold_frozen(writing, Durability::Visible, 0)?;
+        }
         if durability == Durability::Durable {
             // The tree must never be ahead of the log on disk: a restart would find a hole.
             self.wal.sync()?;
         }
-        let mut progress = batch.progress;
-        progress.boundary_pending = false;
-        writer.tree.commit(durability, &mut |tree| {
-            batch.commit(tree, &mut progress)?;
-            compact::step(tree, &mut progress, compact_rows)?;
-            progress.write(tree)
-        })?;
-        let view = View { tree: writer.tree.view()?, progress, membership: batch.membership_shared() };
-        self.view.store(Arc::new(view));
+        let view = self.fold_frozen(writing, durability, compact_rows)?.expect("frozen above");
         if durability == Durability::Durable {
-            writer.bytes_unsaved = 0;
-            self.durable_applied.store(progress.applied.index.0, Ordering::Release);
+            self.durable_applied.store(view.progress.applied.index.0, Ordering::Release);
         }
-        Ok(())
+        Ok(view)
     }
 
-    fn apply_batch(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StorageError> {
-        let mut writer = self.writer()?;
-        let mut batch = Batch::new(self.view.load_full());
-        let mut outcomes = Vec::with_capacity(entries.len());
-        for entry in entries {
-            follows(&batch, entry)?;
-            outcomes.push(apply::entry(&mut batch, entry)?);
-            batch.progress.applied = Applied { index: entry.index, term: entry.term };
-            writer.bytes_unsaved += entry.data.len() as u64;
-        }
-        let durability = if self.config.checkpoint_bytes <= writer.bytes_unsaved {
-            Durability::Durable
-        } else {
-            Durability::Visible
-        };
+    /// Takes the frozen batch into the tree, if there is one, and puts the tree in its place.
+    fn fold_frozen(
+        &self,
+        _writing: &Writing<'_>,
+        durability: Durability,
+        compact_rows: usize,
+    ) -> Result<Option<Arc<View>>, StorageError> {
+        let Some(batch) = self.memory.frozen() else { return Ok(None) };
+        let tree = self.tree.load_full();
+        let mut progress = batch.progress;
+        progress.boundary_pending = false;
         // Drops more than it adds, so that the history shrinks however fast writes come.
-        let compact_rows = compact::STEP_ROWS.max(2 * batch.len());
-        self.commit(&mut writer, batch, durability, compact_rows)?;
-        Ok(outcomes)
+        let compact_rows = compact_rows.max(2 * batch.len());
+        tree.commit(durability, &mut |writer| {
+            batch.commit(writer, &mut progress)?;
+            compact::step(writer, &mut progress, compact_rows)?;
+            progress.write(writer)
+        })?;
+        let view =
+            Arc::new(View { tree: tree.view()?, progress, membership: Arc::clone(batch.membership()) });
+        self.memory.rebase(&view);
+        Ok(Some(view))
+    }
+
+    /// Folds when memory is full: whoever applies waits for the disk then.
+    fn bound_memory(&self) -> Result<(), StorageError> {
+        if self.config.checkpoint_bytes <= self.memory.bytes() {
+            self.fold(&self.writer(), Durability::Durable, compact::STEP_ROWS)?;
+        }
+        Ok(())
     }
 
     fn record_boundary(&self, applied: Applied) -> Result<(), StorageError> {
@@ -222,7 +275,7 @@ impl UnifiedStorage {
     }
 
     /// Puts a complete new tree file in the old one's place.
-    fn swap_in(&self, writer: &mut Writer, new: RedbTree) -> Result<(), StorageError> {
+    fn swap_in(&self, _writing: &Writing<'_>, new: RedbTree) -> Result<(), StorageError> {
         let path = self.tree_dir.join(TREE_FILE);
         self.fs
             .rename(&self.tree_dir.join(TREE_FILE_NEW), &path)
@@ -231,9 +284,8 @@ impl UnifiedStorage {
         let new = new.renamed(&path);
         let view = View::open(new.view()?)?;
         // Views of the old file go on reading it; what it holds in memory is not worth writing any more.
-        std::mem::replace(&mut writer.tree, new).abandon();
-        writer.bytes_unsaved = 0;
-        self.view.store(Arc::new(view));
+        self.tree.swap(Arc::new(new)).abandon();
+        self.memory.reset(view);
         Ok(())
     }
 }
@@ -271,13 +323,15 @@ impl Storage for UnifiedStorage {
             place: "the first members".to_owned(),
             reason,
         })?;
-        let mut writer = self.writer()?;
-        let mut batch = Batch::new(self.view.load_full());
-        if *batch.membership() != Membership::default() {
+        let _applying = self.applying();
+        if *self.published().membership != Membership::default() {
             return Ok(());
         }
-        batch.set_membership(membership.clone());
-        self.commit(&mut writer, batch, Durability::Durable, 0)
+        self.memory.change(|batch| {
+            batch.set_membership(membership.clone());
+            Ok(())
+        })?;
+        self.fold(&self.writer(), Durability::Durable, 0).map(drop)
     }
 
     fn save(&self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), StorageError> {
@@ -290,8 +344,9 @@ impl Storage for UnifiedStorage {
     /// replaces the old one's; the log learns where it starts. Between the last two, opening finishes the work.
     fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StorageError> {
         self.check_open()?;
-        let mut writer = self.writer()?;
-        let applied = self.view.load().progress.applied;
+        let _applying = self.applying();
+        let writing = self.writer();
+        let applied = self.applied();
         if snapshot.meta.index <= applied.index {
             return Err(StorageError::InvalidIndex {
                 index: snapshot.meta.index,
@@ -312,7 +367,7 @@ impl Storage for UnifiedStorage {
                 return Err(error);
             }
         };
-        self.swap_in(&mut writer, tree)?;
+        self.swap_in(&writing, tree)?;
         self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
         // Not before: until the log begins behind the snapshot, it cannot be released up to there.
         self.durable_applied.store(snapshot.meta.index.0, Ordering::Release);
@@ -320,7 +375,8 @@ impl Storage for UnifiedStorage {
     }
 
     fn read_all(&self) -> Result<Recovered, StorageError> {
-        let view = self.view()?;
+        self.check_open()?;
+        let view = self.published();
         let bounds = self.wal.bounds();
         let first = view.progress.applied.index.next().max(bounds.first());
         let end = bounds.last.next();
@@ -367,7 +423,17 @@ impl Storage for UnifiedStorage {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
-        self.apply_batch(entries)
+        let _applying = self.applying();
+        self.bound_memory()?;
+        self.memory.change(|batch| {
+            let mut outcomes = Vec::with_capacity(entries.len());
+            for entry in entries {
+                follows(batch, entry)?;
+                outcomes.push(apply::entry(batch, entry)?);
+                batch.progress.applied = Applied { index: entry.index, term: entry.term };
+            }
+            Ok(outcomes)
+        })
     }
 
     fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {
@@ -378,16 +444,17 @@ impl Storage for UnifiedStorage {
                 reason: "the entry is no membership change".to_owned(),
             });
         }
-        let mut writer = self.writer()?;
-        let mut batch = Batch::new(self.view.load_full());
-        follows(&batch, entry)?;
-        batch.set_membership(membership.clone());
-        batch.progress.applied = Applied { index: entry.index, term: entry.term };
-        self.commit(&mut writer, batch, Durability::Visible, compact::STEP_ROWS)
+        let _applying = self.applying();
+        self.memory.change(|batch| {
+            follows(batch, entry)?;
+            batch.set_membership(membership.clone());
+            batch.progress.applied = Applied { index: entry.index, term: entry.term };
+            Ok(())
+        })
     }
 
     fn applied(&self) -> Applied {
-        self.view.load().progress.applied
+        self.published().progress.applied
     }
 
     fn durable_applied(&self) -> LogIndex {
@@ -395,7 +462,7 @@ impl Storage for UnifiedStorage {
     }
 
     fn membership(&self) -> Membership {
-        Membership::clone(&self.view.load().membership)
+        Membership::clone(&self.published().membership)
     }
 
     fn query(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
@@ -403,7 +470,7 @@ impl Storage for UnifiedStorage {
     }
 
     fn create_snapshot(&self) -> Result<Snapshot, StorageError> {
-        let view = self.view()?;
+        let view = self.tree_view()?;
         let meta = SnapshotMeta {
             index: view.progress.applied.index,
             term: view.progress.applied.term,
@@ -415,15 +482,15 @@ impl Storage for UnifiedStorage {
 
     fn checkpoint(&self) -> Result<LogIndex, StorageError> {
         self.check_open()?;
-        let mut writer = self.writer()?;
-        let batch = Batch::new(self.view.load_full());
-        let progress = batch.progress;
+        let writing = self.writer();
+        let progress = self.progress();
         let nothing_new =
             progress.applied.index == self.durable_applied() && progress.dropped == progress.compact;
-        if !nothing_new {
-            self.commit(&mut writer, batch, Durability::Durable, compact::CHECKPOINT_ROWS)?;
+        if nothing_new {
+            return Ok(progress.applied.index);
         }
-        Ok(progress.applied.index)
+        let view = self.fold(&writing, Durability::Durable, compact::CHECKPOINT_ROWS)?;
+        Ok(view.progress.applied.index)
     }
 
     fn close(&self) -> Result<(), StorageError> {
@@ -444,9 +511,8 @@ impl Storage for UnifiedStorage {
 /// behind.
 impl Drop for UnifiedStorage {
     fn drop(&mut self) {
-        let writer = self.writer.get_mut().unwrap_or_else(PoisonError::into_inner);
         if !*self.saved.get_mut() {
-            writer.tree.abandon();
+            self.tree.load().abandon();
         }
     }
 }
@@ -455,7 +521,7 @@ impl std::fmt::Debug for UnifiedStorage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("UnifiedStorage")
             .field("tree_dir", &self.tree_dir)
-            .field("progress", &self.view.load().progress)
+            .field("progress", &self.progress())
             .field("log", &self.wal.bounds())
             .finish_non_exhaustive()
     }

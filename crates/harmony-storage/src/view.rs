@@ -1,4 +1,4 @@
-//! What reads look at: the tree at one applied index, or that with a batch under way on top.
+//! What reads look at: the tree at one applied index, or that with writes in memory on top.
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;

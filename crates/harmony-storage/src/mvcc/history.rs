@@ -25,7 +25,7 @@ const ROWS_PER_STEP: usize = 8;
 /// # Errors
 /// What reading the log reports; [`StorageError::CorruptRecord`] when it lacks an event that must be there.
 pub(crate) fn version_before(
-    reads: &impl Reads,
+    reads: &(impl Reads + ?Sized),
     key: &[u8],
     newest: WrittenAt,
     at: At,
@@ -55,7 +55,7 @@ pub(crate) fn version_before(
 
 /// The first write of `key` among the next `rows_max` rows of the log from `ahead` on, which moves behind them.
 fn first_write(
-    reads: &impl Reads,
+    reads: &(impl Reads + ?Sized),
     key: &[u8],
     ahead: &mut WrittenAt,
     rows_max: usize,
@@ -84,7 +84,12 @@ enum Before {
     TooNew(WrittenAt),
 }
 
-fn replaced_by(reads: &impl Reads, key: &[u8], written: WrittenAt, at: At) -> Result<Before, StorageError> {
+fn replaced_by(
+    reads: &(impl Reads + ?Sized),
+    key: &[u8],
+    written: WrittenAt,
+    at: At,
+) -> Result<Before, StorageError> {
     let mut before = Before::Found(None);
     let mut behind = None;
     event_of(reads, key, written, &mut |event| {
@@ -110,7 +115,7 @@ fn replaced_by(reads: &impl Reads, key: &[u8], written: WrittenAt, at: At) -> Re
 
 /// Hands the event of `key` at `written` to `read`; it must be there.
 fn event_of(
-    reads: &impl Reads,
+    reads: &(impl Reads + ?Sized),
     key: &[u8],
     written: WrittenAt,
     read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
@@ -126,7 +131,7 @@ fn event_of(
 
 /// Hands the version of one key at `at` to `read`, unless the key does not exist then.
 pub(crate) fn live_version(
-    reads: &impl Reads,
+    reads: &(impl Reads + ?Sized),
     key: &[u8],
     at: At,
     read: ReadVersion<'_>,
@@ -151,7 +156,7 @@ pub(crate) fn live_version(
 
 /// Visits the keys of a range that exist at `at`, in key order.
 pub(crate) fn live_versions(
-    reads: &impl Reads,
+    reads: &(impl Reads + ?Sized),
     range: &KeyRange,
     at: At,
     visit: VisitVersion<'_>,

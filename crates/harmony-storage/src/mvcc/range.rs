@@ -18,7 +18,11 @@ use crate::view::Reads;
 ///
 /// # Errors
 /// What reading the tables reports.
-pub(crate) fn range(reads: &impl Reads, request: &Range, at: At) -> Result<RangeOutcome, StorageError> {
+pub(crate) fn range(
+    reads: &(impl Reads + ?Sized),
+    request: &Range,
+    at: At,
+) -> Result<RangeOutcome, StorageError> {
     let mut outcome = RangeOutcome::default();
     let plan = Plan::new(request);
     history::live_versions(reads, &request.range(), at, &mut |key, version| {

@@ -18,13 +18,13 @@ struct Path(Vec<bool>);
 
 impl Path {
     /// Evaluates all compares against the state before the transaction, those within included.
-    fn decide(reads: &impl Reads, txn: &Txn) -> Result<Self, OpError> {
+    fn decide(reads: &(impl Reads + ?Sized), txn: &Txn) -> Result<Self, OpError> {
         let mut path = Self(Vec::new());
         path.walk(reads, txn)?;
         Ok(path)
     }
 
-    fn walk(&mut self, reads: &impl Reads, txn: &Txn) -> Result<(), OpError> {
+    fn walk(&mut self, reads: &(impl Reads + ?Sized), txn: &Txn) -> Result<(), OpError> {
         let mut succeeded = true;
         for compare in &txn.compare {
             succeeded = succeeded && holds(reads, compare)?;
@@ -111,7 +111,7 @@ fn run(
 }
 
 /// Whether a condition holds for every key of its range; an empty range is judged like a key that does not exist.
-fn holds(reads: &impl Reads, compare: &Compare) -> Result<bool, OpError> {
+fn holds(reads: &(impl Reads + ?Sized), compare: &Compare) -> Result<bool, OpError> {
     let target = compare.target.as_ref().ok_or(OpError::Refused(Refusal::Invalid))?;
     let (mut any, mut all) = (false, true);
     history::live_versions(reads, &compare.range(), At::Newest, &mut |_, version| {

@@ -90,7 +90,6 @@ impl KvEngine for RedbTree {
             log: open(LOG)?,
             state: open(STATE)?,
             _database: Arc::clone(&self.database),
-            file: Arc::clone(&self.file),
             path: self.path.clone(),
         }))
     }
@@ -115,6 +114,10 @@ impl KvEngine for RedbTree {
         }
         transaction.commit().map_err(failed("commit", &self.path))
     }
+
+    fn file_bytes(&self) -> Result<u64, StorageError> {
+        self.file.len().map_err(StorageError::io("read the length of", &self.path))
+    }
 }
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
@@ -125,7 +128,6 @@ struct RedbView {
     log: Rows,
     state: Rows,
     _database: Arc<Database>,
-    file: Arc<dyn harmony_types::File>,
     path: PathBuf,
 }
 
@@ -159,10 +161,6 @@ impl KvView for RedbView {
         visit: Visit<'_>,
     ) -> Result<(), StorageError> {
         scan(self.table(table), bounds, &self.path, visit)
-    }
-
-    fn file_bytes(&self) -> Result<u64, StorageError> {
-        self.file.len().map_err(StorageError::io("read the length of", &self.path))
     }
 }
 
