@@ -68,6 +68,7 @@ impl Reads for Base {
 }
 
 /// One write, as the log will hold it.
+#[derive(Clone)]
 struct Event {
     key: Bytes,
     version: VersionBuf,
@@ -143,6 +144,20 @@ impl Batch {
         let frozen = Arc::new(std::mem::replace(self, Self::new(base)));
         *self = Self::new(Base::Frozen(Arc::clone(&frozen)));
         frozen
+    }
+
+    /// The same batch once more; keys and values are shared.
+    pub(crate) fn copy(&self) -> Self {
+        Self {
+            base: self.base.clone(),
+            progress: self.progress,
+            membership: self.membership.clone(),
+            newest: self.newest.clone(),
+            events: self.events.clone(),
+            bytes: self.bytes,
+            writes: 0,
+            undo: Vec::new(),
+        }
     }
 
     /// Puts the tree, which holds all that the base held, in the base's place. Returns the base, for the caller to drop

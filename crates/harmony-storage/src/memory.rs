@@ -117,6 +117,11 @@ impl Memory {
         }
     }
 
+    /// What was applied last, as a view of its own: costs time and memory for each write on top, and waits for nobody.
+    pub(crate) fn copy(&self) -> Base {
+        Base::Frozen(Arc::new(self.top().copy()))
+    }
+
     /// The tree, when all that was applied is in it.
     pub(crate) fn tree(&self) -> Option<Arc<View>> {
         let top = self.top();

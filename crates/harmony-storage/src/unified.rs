@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -145,7 +145,14 @@ impl UnifiedStorage {
             if let Some(base) = self.memory.fix() {
                 return Ok(base);
             }
-            self.fold_frozen(&self.writer(), Durability::Visible, 0)?;
+            match self.writer.try_lock() {
+                Ok(writing) => self.fold_frozen(&writing, Durability::Visible, 0).map(drop)?,
+                Err(TryLockError::Poisoned(poisoned)) => {
+                    self.fold_frozen(&poisoned.into_inner(), Durability::Visible, 0).map(drop)?;
+                }
+                // A reader must not wait for a checkpoint, or for a disk that hangs.
+                Err(TryLockError::WouldBlock) => return Ok(self.memory.copy()),
+            }
         }
     }
 

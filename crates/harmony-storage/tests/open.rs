@@ -11,6 +11,7 @@ use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::command::PublishMember;
 use harmony_types::config::Identity;
 use harmony_types::fake::fs::{CallKind, Fault, MemoryFileSystem};
+use harmony_types::txn::{Range, Txn, TxnOp, TxnOpKind};
 use harmony_types::{
     ClusterId, CommandKind, Entry, EntryType, FileSystem, LogIndex, Member, Membership, NodeId, OpenMode,
     OutcomeKind, Role, Storage, Term,
@@ -187,6 +188,11 @@ fn a_store_dropped_with_a_broken_log_opens_again() {
 fn nothing_that_only_looks_waits_for_a_disk_that_hangs() {
     let mut store = Store::new();
     store.run(put("a", "1"));
+    let later = [store.entry(put("later", "2"))];
+    let all = || {
+        let range = Range { key: "\0".into(), range_end: vec![0].into(), ..Range::default() };
+        TxnOp { kind: Some(TxnOpKind::Range(range)) }
+    };
     let hold = store.fs.hold([CallKind::Sync]);
     std::thread::scope(|scope| {
         scope.spawn(|| store.storage().checkpoint().unwrap());
@@ -194,6 +200,13 @@ fn nothing_that_only_looks_waits_for_a_disk_that_hangs() {
         let storage = store.storage();
         assert!(storage.disk_bytes().unwrap() != 0 && storage.live_bytes() != 0);
         assert_eq!(storage.get(b"a").unwrap().unwrap().value, "1");
+        // What was written since lies on top of what the checkpoint is at.
+        storage.apply(&later).unwrap();
+        let everything = Txn { success: vec![all()], ..Txn::default() };
+        let outcome = storage.read_txn(&everything).unwrap();
+        assert_eq!(outcome.revision, storage.revision().as_i64());
+        let Some(OutcomeKind::Txn(found)) = outcome.kind else { panic!("{outcome:?}") };
+        assert!(format!("{found:?}").contains("later"), "{found:?}");
         assert_eq!(storage.durable_applied(), LogIndex(0));
         drop(hold);
     });
