@@ -33,7 +33,7 @@ pub(crate) const TREE_FILE_NEW: &str = "tree.redb.new";
 
 /// Raft's log and the key-value state machine of one member, or of an embedded database.
 ///
-/// Apply changes memory alone, see [`Memory`]; a checkpoint folds that into the tree beside it.
+/// Apply changes memory alone, see `memory.rs`; a checkpoint folds that into the tree beside it.
 ///
 /// Invariants, besides those of [`Storage`]:
 /// - `applying` is held by whoever moves the applied index, `writer` by whoever commits to the tree, `memory` for moments;
