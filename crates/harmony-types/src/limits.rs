@@ -38,7 +38,7 @@ pub const CHECKPOINT_BYTES: u64 = 64 << 20;
 pub const CHECKPOINT_INTERVAL_MS: u64 = 5_000;
 
 /// Cache of the B-tree, bytes; half of it is its write buffer.
-pub const TREE_CACHE_BYTES: usize = 256 << 20;
+pub const TREE_CACHE_BYTES: usize = 96 << 20;
 
 /// Time between heartbeats, milliseconds (etcd's `--heartbeat-interval`).
 pub const HEARTBEAT_INTERVAL_MS: u64 = 100;
