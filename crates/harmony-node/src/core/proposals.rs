@@ -257,3 +257,45 @@ pub(super) fn end<T>(actions: &mut Actions<T>, reply: ReplyTo<T>, error: NodeErr
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Turns end what a leader waited for as soon as it leads no more, so this place is the second line.
+    #[test]
+    fn only_the_entry_that_was_proposed_answers_its_waiter() {
+        let node = NodeId::new(2).expect("not zero");
+        let pending = |places: &[(u64, u64)]| {
+            let mut proposals = Proposals::<u64>::new(1);
+            for (request, (index, term)) in (1..).zip(places) {
+                proposals.pend(LogIndex(*index), Term(*term), ReplyTo::Peer { node, request });
+            }
+            proposals
+        };
+        let commit = |proposals: &mut Proposals<u64>, index, term| {
+            let entry = Entry { index: LogIndex(index), term: Term(term), ..Entry::default() };
+            let mut actions = Actions::default();
+            let answered = match proposals.committed(&entry, &mut actions) {
+                Some(ReplyTo::Peer { request, .. }) => Some(request),
+                other => other.map(|other| panic!("{other:?}")),
+            };
+            let ended: Vec<PeerMessage> =
+                actions.sends.into_iter().flat_map(|(_, messages)| messages).collect();
+            (answered, ended)
+        };
+        let unknown = |request| PeerMessage::ProposeReply { request, result: Err(ForwardError::Unknown) };
+
+        let mut proposals = pending(&[(5, 2), (6, 2)]);
+        assert_eq!(commit(&mut proposals, 4, 2), (None, vec![]));
+        assert_eq!(commit(&mut proposals, 5, 2), (Some(1), vec![]));
+        assert_eq!(commit(&mut proposals, 6, 2), (Some(2), vec![]));
+
+        // Another leader's entry took its place.
+        let mut proposals = pending(&[(5, 2), (6, 2)]);
+        assert_eq!(commit(&mut proposals, 5, 3), (None, vec![unknown(1)]));
+        // Its place was skipped, by an entry of the same term.
+        assert_eq!(commit(&mut proposals, 7, 2), (None, vec![unknown(2)]));
+        assert_eq!(proposals.pending_count(), 0);
+    }
+}
