@@ -9,35 +9,7 @@ use harmony_types::raft::RaftState;
 use harmony_types::{
     Entry, HardState, LogIndex, Message, MessageType, NodeError, PeerMessage, Role, Storage, Term,
 };
-use support::{World, id, member};
-
-fn message(message_type: MessageType, from: u64, to: u64, term: u64) -> Message {
-    Message {
-        message_type,
-        to: id(to),
-        from: id(from),
-        term: Term(term),
-        log_term: Term(0),
-        index: LogIndex(0),
-        entries: Vec::new(),
-        commit: LogIndex(0),
-        commit_term: Term(0),
-        snapshot: None,
-        request_snapshot: LogIndex(0),
-        reject: false,
-        reject_hint: LogIndex(0),
-        context: Bytes::new(),
-        priority: 0,
-    }
-}
-
-fn state(world: &World, number: u64) -> RaftState {
-    world.nodes[&number].core.status().state
-}
-
-fn voters(count: u64) -> World {
-    World::new(&(1..=count).map(|number| member(number, Role::Voter)).collect::<Vec<_>>())
-}
+use support::{World, id, member, message, state, voters};
 
 /// Raft asserts that a new leader's log is on its disk; the only voter wins at once, inside a tick.
 #[test]

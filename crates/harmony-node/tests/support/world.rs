@@ -22,10 +22,11 @@ use harmony_node::core::members::membership_after;
 use harmony_node::{ApplicationStorage, NodeMetrics, ReplySink, Waiter};
 use harmony_types::config::NodeConfig;
 use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::raft::RaftState;
 use harmony_types::transport::Forwarded;
 use harmony_types::{
-    ClusterId, ConfChange, EntryType, Member, Membership, Message, NodeError, NodeId, PeerMessage, Role,
-    Snapshot, Storage,
+    ClusterId, ConfChange, EntryType, LogIndex, Member, Membership, Message, MessageType, NodeError, NodeId,
+    PeerMessage, Role, Snapshot, Storage, Term,
 };
 use memory_wal::MemoryWal;
 use store::Store;
@@ -44,6 +45,36 @@ pub fn member(number: u64, role: Role) -> Member {
         client_urls: Vec::new(),
         role,
     }
+}
+
+/// A message that says nothing yet.
+pub fn message(message_type: MessageType, from: u64, to: u64, term: u64) -> Message {
+    Message {
+        message_type,
+        to: id(to),
+        from: id(from),
+        term: Term(term),
+        log_term: Term(0),
+        index: LogIndex(0),
+        entries: Vec::new(),
+        commit: LogIndex(0),
+        commit_term: Term(0),
+        snapshot: None,
+        request_snapshot: LogIndex(0),
+        reject: false,
+        reject_hint: LogIndex(0),
+        context: Bytes::new(),
+        priority: 0,
+    }
+}
+
+pub fn state(world: &World, number: u64) -> RaftState {
+    world.nodes[&number].core.status().state
+}
+
+/// A cluster of voters `1..=count`.
+pub fn voters(count: u64) -> World {
+    World::new(&(1..=count).map(|number| member(number, Role::Voter)).collect::<Vec<_>>())
 }
 
 /// Lines that tell what happened.
