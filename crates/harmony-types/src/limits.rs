@@ -25,9 +25,6 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// Recent log entries kept in memory for followers and apply, bytes of data.
 pub const LOG_CACHE_BYTES: u64 = 32 << 20;
 
-/// Log bytes kept behind the applied index for slow followers before a snapshot is cheaper.
-pub const LOG_KEEP_BYTES: u64 = 256 << 20;
-
 /// Entries kept behind the applied index for slow followers, at least (etcd's catch-up entries).
 pub const LOG_KEEP_ENTRIES: u64 = 5_000;
 
