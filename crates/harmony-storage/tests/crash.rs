@@ -139,7 +139,9 @@ fn a_restart_and_then_a_power_loss_lose_nothing() {
         let applied = store.storage().applied().index;
         assert!(acknowledged <= applied, "call {n}");
         store.storage().release(store.storage().durable_applied()).unwrap();
-        // Half of the time the next process goes on, and gives up the log behind it.
+        // Half of the time the next process goes on, and gives up the log behind it. An entry that lost its hard state, as
+        // the process ended between the two, is not committed: another takes its place.
+        store.next = applied.next();
         let applied_before = usize::try_from(applied.0).unwrap();
         for command in commands().into_iter().skip(if n % 2 == 0 { applied_before } else { usize::MAX }) {
             store.run(command);

@@ -69,6 +69,18 @@ pub trait File: Send + Sync {
     /// What the system reports, for example that the disk is full.
     fn allocate(&self, bytes: u64) -> io::Result<()>;
 
+    /// Makes the file `bytes` long, all of it reading as zeros and reserved, whatever it held. Durable only after
+    /// [`File::sync_all`]; until then a crash may leave any of what it held.
+    ///
+    /// An implementation may do better than this one, which gives the space back and asks for it again.
+    ///
+    /// # Errors
+    /// What the system reports; what the file holds is unknown then.
+    fn reset(&self, bytes: u64) -> io::Result<()> {
+        self.set_len(0)?;
+        self.allocate(bytes)
+    }
+
     /// Takes the exclusive lock of the file for this process; false when another holds it. Released on drop.
     ///
     /// # Errors

@@ -120,7 +120,7 @@ pub trait Wal: Send + Sync {
     ///
     /// # Errors
     /// [`WalError::TooLarge`], [`WalError::InvalidIndex`] (an entry that would leave a gap or step back in term),
-    /// [`WalError::Full`] leave the log as it was. [`WalError::Io`] poisons it.
+    /// [`WalError::Full`], [`WalError::DiskFull`] leave the log as it was. [`WalError::Io`] poisons it.
     fn append(&self, record: WalRecord) -> Result<WalOffset, WalError>;
 
     /// Appends a hard state (if any) and entries as one group: after a crash either the group's tail is missing or it

@@ -7,10 +7,10 @@ use harmony_types::{
     ClusterId, FileSystem, HardState, LogBounds, LogIndex, NodeId, RecordType, WalError, WalOffset,
 };
 
+use crate::directory;
 use crate::frame::{Header, Kind};
 use crate::record;
 use crate::recovery::{self, Seen, TornTail};
-use crate::wal;
 
 /// What a healthy log holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct DumpOptions {
 /// What [`FileWal::open`](crate::FileWal::open) would refuse it for; [`WalError::Locked`] while a process uses
 /// it; [`WalError::Io`] of kind `NotFound` when there is no log.
 pub fn verify(fs: &dyn FileSystem, dir: &Path) -> Result<VerifyReport, WalError> {
-    let _lock = wal::lock_existing(fs, dir)?;
+    let _lock = directory::lock_existing(fs, dir)?;
     inspect(fs, dir, &mut |_| {})
 }
 
@@ -61,7 +61,7 @@ pub fn dump(
     out: &mut dyn Write,
     options: DumpOptions,
 ) -> Result<VerifyReport, WalError> {
-    let _lock = wal::lock_existing(fs, dir)?;
+    let _lock = directory::lock_existing(fs, dir)?;
     let mut written = Ok(());
     let report = inspect(fs, dir, &mut |seen| {
         if written.is_ok() {

@@ -40,6 +40,8 @@
 //! | --- | --- |
 //! | `{sequence:016x}-{first index:016x}.wal` | a segment |
 //! | `{sequence:016x}.new` | a segment in the making; removed at the next open |
+//! | `{sequence:016x}.free` | a released segment, kept for the next one; at most two |
+//! | `RESERVE` | space held back for a torn tail, for an open on a full disk; at most 8 MiB |
 //! | `torn-{sequence:016x}-{offset}.bin` | a torn tail that was cut, for whoever wants to look; never read |
 //! | `LOCK` | locked while a process has the log open |
 //!
@@ -48,19 +50,24 @@
 //! # What the errors mean
 //! [`WalError::Io`] and [`WalError::Poisoned`]: stop, find out what ails the disk, open again.
 //! [`WalError::CrcMismatch`], [`WalError::CorruptRecord`], [`WalError::MissingSegment`]: the disk lost what it had
-//! acknowledged; restore from a replica or a backup. [`WalError::Full`]: release a prefix.
+//! acknowledged; restore from a replica or a backup. [`WalError::Full`]: release a prefix. [`WalError::DiskFull`]: make room
+//! or release a prefix; nothing was changed, and the log goes on.
 //! [`WalError::InvalidIndex`], [`WalError::TooLarge`]: the caller's mistake; nothing was changed.
 //! [`WalError::Foreign`], [`WalError::UnsupportedVersion`], [`WalError::Locked`]: the wrong directory, release or time.
 //!
 //! # How to read the source
 //! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `recovery` → `pending` and
-//! `writer` (from memory to disk) → `wal` (the log itself, group commit) → `fetch`, `release`.
+//! `writer` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many threads) → `fetch`, `release`,
+//! `spare`.
 
+mod aside;
 mod batched;
 mod cache;
+mod directory;
 mod dump;
 mod fetch;
 mod frame;
+mod group;
 mod index;
 mod os;
 mod pending;
@@ -70,6 +77,7 @@ mod record;
 mod recovery;
 mod release;
 mod segment;
+mod spare;
 mod tail;
 mod wal;
 mod writer;

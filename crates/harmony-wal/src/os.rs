@@ -121,6 +121,19 @@ impl File for OsFile {
         }
     }
 
+    fn reset(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)?;
+        // Keeps the blocks: on a full disk nobody else can take them.
+        let zero = || rustix::fs::fallocate(&self.0, FallocateFlags::ZERO_RANGE, 0, bytes);
+        match rustix::io::retry_on_intr(zero) {
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
+                self.0.set_len(0)?;
+                self.allocate(bytes)
+            }
+            other => Ok(other?),
+        }
+    }
+
     fn try_lock(&self) -> io::Result<bool> {
         match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Ok(false),
@@ -150,6 +163,11 @@ mod tests {
         assert_eq!(&buffer[..7], b"\0\0hello");
         file.set_len(3).unwrap();
         assert_eq!(file.len().unwrap(), 3);
+        file.write_at(&[7; 9000], 0).unwrap();
+        file.reset(6000).unwrap();
+        let mut content = [9; 9000];
+        assert_eq!(file.read_at(&mut content, 0).unwrap(), 6000);
+        assert!(content[..6000].iter().all(|byte| *byte == 0));
         assert_eq!(os.list_dir(path.parent().unwrap()).unwrap(), [PathBuf::from("file")]);
         assert!(os.list_dir(&dir.path().join("a")).unwrap().is_empty(), "directories are not listed");
         assert!(0 < os.free_bytes(dir.path()).unwrap());

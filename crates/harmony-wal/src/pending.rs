@@ -3,8 +3,12 @@
 use harmony_types::config::Identity;
 use harmony_types::{HardState, LogIndex, NodeId, Term, WalOffset};
 
-use crate::frame::{self, Meta};
+use crate::frame::{self, FRAME_BYTES_MIN, Kind, Meta};
 use crate::segment::{self, Head, OPENING_BYTES, SEAL_BYTES};
+
+/// Bytes of each segment that records leave free: for its seal, and for the note that releases older segments. A log
+/// without room for another segment can note that, and has room then.
+const RESERVED_BYTES: u64 = (SEAL_BYTES + FRAME_BYTES_MIN) as u64;
 
 /// Encoded bytes and where they go. Cleared and used again, so that appending allocates nothing in the long run.
 #[derive(Default)]
@@ -89,12 +93,17 @@ impl Encoder {
         self.at
     }
 
+    /// Length of the open segment's file.
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// Bytes of new segments that frames with these payloads would need.
     pub(crate) fn new_segment_bytes(&self, payloads: impl Iterator<Item = usize>) -> u64 {
         let (mut byte, mut file_bytes, mut added) = (u64::from(self.at.byte()), self.file_bytes, 0);
         for payload in payloads {
             let frame = frame::frame_bytes(payload) as u64;
-            if !fits(byte, frame, file_bytes) {
+            if file_bytes < byte + frame + RESERVED_BYTES {
                 (byte, file_bytes) = (u64::from(OPENING_BYTES), self.next_file_bytes(frame));
                 added += file_bytes;
             }
@@ -106,7 +115,8 @@ impl Encoder {
     /// Encodes one frame. Returns where it stands.
     pub(crate) fn push(&mut self, meta: &Meta, prefix: &[u8], data: &[u8], context: &Context) -> WalOffset {
         let bytes = frame::frame_bytes(prefix.len() + data.len()) as u64;
-        if !fits(u64::from(self.at.byte()), bytes, self.file_bytes) {
+        let reserved = if meta.kind == Kind::Release { SEAL_BYTES as u64 } else { RESERVED_BYTES };
+        if self.file_bytes < u64::from(self.at.byte()) + bytes + reserved {
             self.roll(bytes, context);
         }
         if self.pending.pieces.is_empty() {
@@ -125,7 +135,7 @@ impl Encoder {
     }
 
     fn next_file_bytes(&self, frame: u64) -> u64 {
-        self.segment_bytes.max(u64::from(OPENING_BYTES) + frame + SEAL_BYTES as u64)
+        self.segment_bytes.max(u64::from(OPENING_BYTES) + frame + RESERVED_BYTES)
     }
 
     /// Closes the segment and opens the next with room for a frame of `bytes`.
@@ -147,8 +157,4 @@ impl Encoder {
         self.chain = segment::encode_opening(&mut self.pending.bytes, &head, chain, &context.state);
         self.at = WalOffset::new(head.sequence, OPENING_BYTES);
     }
-}
-
-fn fits(byte: u64, frame: u64, file_bytes: u64) -> bool {
-    byte + frame + SEAL_BYTES as u64 <= file_bytes
 }

@@ -26,10 +26,22 @@ pub(crate) fn create(
     opening: &[u8],
     bytes: u64,
 ) -> Result<SegmentFile, WalError> {
-    let unfinished = head.name().unfinished_path(dir);
+    let path = head.name().unfinished_path(dir);
+    let file = fs.open(&path, OpenMode::CreateNew).map_err(WalError::io("create", &path))?;
+    file.allocate(bytes).map_err(WalError::io("reserve space for", &path))?;
+    open_with(fs, dir, head, opening, SegmentFile { file, path, bytes })
+}
+
+/// As [`create`], in a file that reads as zeros, durably, and is large enough.
+pub(crate) fn open_with(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    head: &Head,
+    opening: &[u8],
+    blank: SegmentFile,
+) -> Result<SegmentFile, WalError> {
+    let SegmentFile { file, path: unfinished, bytes } = blank;
     let path = head.name().path(dir);
-    let file = fs.open(&unfinished, OpenMode::CreateNew).map_err(WalError::io("create", &unfinished))?;
-    file.allocate(bytes).map_err(WalError::io("reserve space for", &unfinished))?;
     file.write_at(opening, 0).map_err(WalError::io("write", &unfinished))?;
     file.sync_all().map_err(WalError::io("sync", &unfinished))?;
     fs.rename(&unfinished, &path).map_err(WalError::io("rename", &unfinished))?;

@@ -8,6 +8,7 @@ use harmony_types::{
     EntryType, File, FileSystem, HardState, LogIndex, OpenMode, RecordType, Term, WalError, WalOffset,
 };
 
+use crate::aside;
 use crate::frame::{self, HEADER_BYTES, Header, Kind};
 use crate::index::{Index, Slot};
 use crate::preallocate;
@@ -169,7 +170,7 @@ pub(crate) fn repair(fs: &dyn FileSystem, dir: &Path, scan: &Scan) -> Result<(),
             kept = %torn.kept.display(),
             "cut a torn tail: the last write was not finished and no sync had acknowledged it"
         );
-        keep_aside(fs, dir, &torn.kept, &scan.torn)?;
+        aside::keep(fs, dir, &torn.kept, &scan.torn)?;
         let zeros = vec![0; scan.torn.len().min(1 << 20)];
         let mut at = 0;
         while at < scan.torn.len() {
@@ -217,14 +218,6 @@ pub(crate) fn remove_all(fs: &dyn FileSystem, paths: &[PathBuf]) -> Result<(), W
         fs.remove_file(path).map_err(WalError::io("remove", path))?;
     }
     Ok(())
-}
-
-fn keep_aside(fs: &dyn FileSystem, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), WalError> {
-    let file = fs.open(path, OpenMode::Create).map_err(WalError::io("create", path))?;
-    file.set_len(bytes.len() as u64).map_err(WalError::io("resize", path))?;
-    file.write_at(bytes, 0).map_err(WalError::io("write", path))?;
-    file.sync_all().map_err(WalError::io("sync", path))?;
-    fs.sync_dir(dir).map_err(WalError::io("sync", dir))
 }
 
 /// The segments by sequence, and files whose making was cut short.

@@ -1,8 +1,8 @@
-//! Gives up a prefix of the log, whole segments at a time.
+//! Gives up a prefix of the log, whole segments at a time: they become spares, or go.
 
-use harmony_types::{LogIndex, WalError};
+use harmony_types::{LogIndex, WalError, WalOffset};
 
-use crate::recovery;
+use crate::preallocate::SegmentFile;
 use crate::wal::FileWal;
 
 /// Frees the segments that hold nothing but entries up to `upto`.
@@ -13,13 +13,12 @@ use crate::wal::FileWal;
 pub(crate) fn release(wal: &FileWal, upto: LogIndex) -> Result<(), WalError> {
     let Some(oldest) = oldest_needed(wal, upto)? else { return Ok(()) };
     wal.push_release(oldest)?;
-    let paths = forget(wal, oldest);
-    let removed = recovery::remove_all(&*wal.fs, &paths)
-        .and_then(|()| wal.fs.sync_dir(&wal.dir).map_err(WalError::io("sync", &wal.dir)));
-    if let Err(error) = &removed {
+    let (released, room) = forget(wal, oldest);
+    let recycled = wal.spares.recycle(released, room);
+    if let Err(error) = &recycled {
         wal.poison(error);
     }
-    removed
+    recycled
 }
 
 /// The first segment to keep; `None` when nothing can go.
@@ -38,14 +37,15 @@ fn oldest_needed(wal: &FileWal, upto: LogIndex) -> Result<Option<u32>, WalError>
     Ok(state.segments.keys().next().is_some_and(|first| *first < oldest).then_some(oldest))
 }
 
-/// Takes the segments before `oldest` out of the state.
-fn forget(wal: &FileWal, oldest: u32) -> Vec<std::path::PathBuf> {
+/// Takes the segments before `oldest` out of the state. Returns them and how many bytes of spares the quota allows.
+fn forget(wal: &FileWal, oldest: u32) -> (Vec<SegmentFile>, u64) {
     let mut state = wal.state();
     let kept = state.segments.split_off(&oldest);
     let gone = std::mem::replace(&mut state.segments, kept);
     state.disk_bytes -= gone.values().map(|segment| segment.bytes).sum::<u64>();
-    let boundary = state.index.last_before(harmony_types::WalOffset::new(oldest, 0));
+    let boundary = state.index.last_before(WalOffset::new(oldest, 0));
     state.index.advance_boundary(boundary);
     state.cache.release(boundary);
-    gone.into_values().map(|segment| segment.path).collect()
+    let room = wal.config.quota_bytes.map_or(u64::MAX, |quota| quota.saturating_sub(state.disk_bytes));
+    (gone.into_values().collect(), room)
 }

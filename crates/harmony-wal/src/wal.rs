@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use harmony_types::config::WalConfig;
 use harmony_types::{
@@ -13,20 +13,15 @@ use harmony_types::{
 
 use crate::cache::Cache;
 use crate::frame::{Kind, Meta};
+use crate::group::{Queues, Turns};
 use crate::index::{Index, Slot};
 use crate::pending::{Context, Encoder, Pending, Start};
-use crate::preallocate::{self, SegmentFile};
+use crate::preallocate::SegmentFile;
 use crate::record::{self, VOTE_BYTES};
 use crate::recovery::{self, Recovery, Scan};
-use crate::segment::{self, Head, OPENING_BYTES};
+use crate::spare::Spares;
 use crate::writer::Writer;
-use crate::{fetch, release};
-
-/// Past so many bytes, an append writes what is pending (without a sync): memory stays bounded.
-const PENDING_BYTES_MAX: usize = 4 << 20;
-
-/// The file that a process locks.
-const LOCK_NAME: &str = "LOCK";
+use crate::{aside, directory, fetch, release};
 
 /// A log in segment files of one directory; see the crate's documentation.
 ///
@@ -35,11 +30,11 @@ const LOCK_NAME: &str = "LOCK";
 pub struct FileWal {
     pub(crate) fs: Arc<dyn FileSystem>,
     pub(crate) dir: PathBuf,
-    config: WalConfig,
+    pub(crate) config: WalConfig,
     recovery: Recovery,
-    state: Mutex<State>,
-    /// The writer came back, or the log was poisoned.
-    changed: Condvar,
+    pub(crate) spares: Arc<Spares>,
+    pub(crate) state: Mutex<State>,
+    pub(crate) queues: Queues,
 }
 
 /// Everything in memory.
@@ -54,10 +49,12 @@ pub(crate) struct State {
     pub(crate) disk_bytes: u64,
     /// Everything before it is in the files.
     pub(crate) written: WalOffset,
-    writer: Option<Box<Writer>>,
+    /// Gone while a thread does I/O.
+    pub(crate) writer: Option<Box<Writer>>,
+    pub(crate) turns: Turns,
     /// The buffer that is not in use.
-    spare: Pending,
-    poisoned: Option<String>,
+    pub(crate) spare: Pending,
+    pub(crate) poisoned: Option<String>,
     closed: bool,
     lock: Option<Arc<dyn File>>,
 }
@@ -78,14 +75,14 @@ impl FileWal {
             let error = std::io::Error::new(std::io::ErrorKind::InvalidInput, mistakes);
             return Err(WalError::io("configure the log in", dir)(error));
         }
-        make_dir(&*fs, dir)?;
-        let lock = lock(&*fs, dir)?;
+        directory::make(&*fs, dir)?;
+        let lock = directory::lock(&*fs, dir)?;
         let scan = recovery::scan(&*fs, dir, Some(config.identity), &mut |_| {})?;
         if let Some(scan) = &scan {
             recovery::repair(&*fs, dir, scan)?;
         } else {
             recovery::remove_all(&*fs, &recovery::list(&*fs, dir)?.1)?;
-            create_first(&*fs, dir, &config)?;
+            directory::create_first_segment(&*fs, dir, &config)?;
         }
         let (scan, recovery) = match scan {
             Some(scan) => {
@@ -98,14 +95,17 @@ impl FileWal {
                 (scan.expect("the first segment was made"), Recovery::default())
             }
         };
-        let state = State::new(&fs, dir, &config, scan, lock)?;
+        aside::reserve(&*fs, dir, config.segment_bytes)?;
+        let spares = Arc::new(Spares::open(Arc::clone(&fs), dir, config.segment_bytes)?);
+        let state = State::new(&fs, dir, &config, scan, Arc::clone(&spares), lock)?;
         Ok(Self {
             fs,
             dir: dir.to_owned(),
             config,
             recovery,
+            spares,
             state: Mutex::new(state),
-            changed: Condvar::new(),
+            queues: Queues::default(),
         })
     }
 
@@ -115,10 +115,42 @@ impl FileWal {
         &self.recovery
     }
 
-    /// Bytes that the log takes on disk: whole segments, with the space reserved in them.
+    /// Bytes that the log takes on disk: whole segments, with the space reserved in them, and released ones that are
+    /// kept for the next. Not counted: the reserve of at most 8 MiB, and torn tails that were kept aside.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        self.state().disk_bytes
+        self.state().disk_bytes + self.spares.bytes()
+    }
+
+    /// Refuses records with these payloads when they are too large, or would go over the quota or what the disk has.
+    fn check_room(
+        &self,
+        state: &State,
+        payloads: impl Iterator<Item = usize> + Clone,
+    ) -> Result<(), WalError> {
+        if let Some(bytes) = payloads.clone().find(|bytes| limits::RECORD_BYTES_MAX < *bytes) {
+            let (bytes, limit) = (bytes as u64, limits::RECORD_BYTES_MAX as u64);
+            return Err(WalError::TooLarge { bytes, limit });
+        }
+        let added = state.encoder.new_segment_bytes(payloads);
+        if added == 0 {
+            return Ok(());
+        }
+        match self.config.quota_bytes {
+            Some(quota) if quota < state.disk_bytes + added => {
+                return Err(WalError::Full { bytes: state.disk_bytes, quota });
+            }
+            _ => {}
+        }
+        let needed = (state.planned_bytes() + added).saturating_sub(self.spares.bytes());
+        if needed == 0 {
+            return Ok(());
+        }
+        // A file system that cannot tell shows it at the write.
+        match self.fs.free_bytes(&self.dir) {
+            Ok(free) if free < needed => Err(WalError::DiskFull { dir: self.dir.clone(), needed, free }),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -128,6 +160,7 @@ impl State {
         dir: &Path,
         config: &WalConfig,
         scan: Scan,
+        spares: Arc<Spares>,
         lock: Arc<dyn File>,
     ) -> Result<Self, WalError> {
         let mut segments = BTreeMap::new();
@@ -148,15 +181,16 @@ impl State {
             disk_bytes: segments.values().map(|segment| segment.bytes).sum(),
             segments,
             written: scan.end,
-            writer: Some(Box::new(Writer { fs: Arc::clone(fs), dir: dir.to_owned(), open })),
+            writer: Some(Box::new(Writer::new(Arc::clone(fs), dir.to_owned(), spares, open))),
             spare: Pending::default(),
+            turns: Turns::default(),
             poisoned: None,
             closed: false,
             lock: Some(lock),
         })
     }
 
-    fn check_readable(&self) -> Result<(), WalError> {
+    pub(crate) fn check_readable(&self) -> Result<(), WalError> {
         if self.closed { Err(WalError::Closed) } else { Ok(()) }
     }
 
@@ -165,30 +199,16 @@ impl State {
         self.check_healthy()
     }
 
-    fn check_healthy(&self) -> Result<(), WalError> {
+    pub(crate) fn check_healthy(&self) -> Result<(), WalError> {
         match &self.poisoned {
             Some(reason) => Err(WalError::Poisoned { reason: reason.clone() }),
             None => Ok(()),
         }
     }
 
-    /// Refuses records with these payloads when they are too large or would go over the quota.
-    fn check_room(
-        &self,
-        quota: Option<u64>,
-        payloads: impl Iterator<Item = usize> + Clone,
-    ) -> Result<(), WalError> {
-        if let Some(bytes) = payloads.clone().find(|bytes| limits::RECORD_BYTES_MAX < *bytes) {
-            let (bytes, limit) = (bytes as u64, limits::RECORD_BYTES_MAX as u64);
-            return Err(WalError::TooLarge { bytes, limit });
-        }
-        let added = self.encoder.new_segment_bytes(payloads);
-        match quota {
-            Some(quota) if added != 0 && quota < self.disk_bytes + added => {
-                Err(WalError::Full { bytes: self.disk_bytes, quota })
-            }
-            _ => Ok(()),
-        }
+    /// Bytes of segments that are planned and do not exist yet.
+    fn planned_bytes(&self) -> u64 {
+        self.disk_bytes - self.segments.values().map(|segment| segment.bytes).sum::<u64>()
     }
 
     /// Encodes one frame behind the others.
@@ -202,9 +222,13 @@ impl State {
     ) -> WalOffset {
         let context =
             Context { last: self.index.last(), last_term: self.index.last_term(), state: self.hard_state };
-        self.disk_bytes += self.encoder.new_segment_bytes([prefix.len() + data.len()].into_iter());
+        let open = self.encoder.end().segment();
         // The encoder fills in how far everything is durable.
-        self.encoder.push(&Meta { kind, index, term, durable: 0 }, prefix, data, &context)
+        let offset = self.encoder.push(&Meta { kind, index, term, durable: 0 }, prefix, data, &context);
+        if open != offset.segment() {
+            self.disk_bytes += self.encoder.file_bytes();
+        }
+        offset
     }
 
     fn push_entry(&mut self, entry: &Entry) -> WalOffset {
@@ -257,143 +281,17 @@ impl State {
     }
 }
 
-/// Writing and syncing.
-impl FileWal {
-    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
-        // No code under the lock leaves the state half changed; a panic there is a broken invariant already reported.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        self.changed.wait(state).unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Writes what is pending, and syncs it if asked to. The writer must be here. The lock is not held meanwhile.
-    fn flush<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        sync: bool,
-    ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
-        let mut writer = state.writer.take().expect("the caller saw it");
-        let spare = std::mem::take(&mut state.spare);
-        let mut batch = std::mem::replace(&mut state.encoder.pending, spare);
-        let upto = state.encoder.end();
-        drop(state);
-
-        let result = writer.write(&batch, sync);
-        batch.clear(2 * PENDING_BYTES_MAX);
-
-        let mut state = self.state();
-        state.spare = batch;
-        state.writer = Some(writer);
-        let result = match result {
-            Ok(made) => {
-                state.segments.extend(made);
-                state.written = upto;
-                if sync {
-                    state.encoder.durable = upto;
-                }
-                state.cache.trim(upto);
-                Ok(())
-            }
-            Err(error) => {
-                state.poisoned = Some(error.to_string());
-                Err(error)
-            }
-        };
-        self.changed.notify_all();
-        (state, result)
-    }
-
-    /// Returns when everything before `target` is durable: by this thread's sync, or by another's.
-    fn sync_to<'a>(
-        &'a self,
-        mut state: MutexGuard<'a, State>,
-        target: WalOffset,
-    ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
-        loop {
-            if target <= state.encoder.durable {
-                return (state, Ok(()));
-            }
-            if let Err(error) = state.check_healthy() {
-                return (state, Err(error));
-            }
-            if state.writer.is_none() {
-                state = self.wait(state);
-                continue;
-            }
-            let result;
-            (state, result) = self.flush(state, true);
-            if result.is_err() {
-                return (state, result);
-            }
-        }
-    }
-
-    /// Writes what is pending when it is more than memory should hold.
-    fn bound_memory<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<(), WalError> {
-        while PENDING_BYTES_MAX < state.encoder.pending.bytes.len() {
-            state.check_healthy()?;
-            if state.writer.is_none() {
-                state = self.wait(state);
-                continue;
-            }
-            let result;
-            (state, result) = self.flush(state, false);
-            result?;
-        }
-        Ok(())
-    }
-
-    /// Brings everything appended into the files, for a reader; a poisoned log reads what is there.
-    pub(crate) fn state_for_reading(&self) -> Result<MutexGuard<'_, State>, WalError> {
-        let mut state = self.state();
-        let target = state.encoder.end();
-        loop {
-            state.check_readable()?;
-            if target <= state.written || state.poisoned.is_some() {
-                return Ok(state);
-            }
-            if state.writer.is_none() {
-                state = self.wait(state);
-                continue;
-            }
-            let result;
-            (state, result) = self.flush(state, false);
-            result?;
-        }
-    }
-
-    /// Appends a note of the log to itself and syncs. Not held back by the quota: it is what frees space.
-    pub(crate) fn push_release(&self, oldest: u32) -> Result<(), WalError> {
-        let mut state = self.state();
-        state.check_writable()?;
-        let oldest = oldest.max(state.encoder.oldest);
-        state.encoder.oldest = oldest;
-        state.push(Kind::Release, LogIndex(u64::from(oldest)), Term(0), &[], &[]);
-        let target = state.encoder.end();
-        self.sync_to(state, target).1
-    }
-
-    /// Poisons the log after a failure outside of the writer.
-    pub(crate) fn poison(&self, error: &WalError) {
-        self.state().poisoned = Some(error.to_string());
-        self.changed.notify_all();
-    }
-}
-
 impl Wal for FileWal {
     fn append(&self, record: WalRecord) -> Result<WalOffset, WalError> {
         let mut state = self.state();
         state.check_writable()?;
-        let quota = self.config.quota_bytes;
         let (index, term) = (record.index, record.term);
         let offset = match record.record_type {
             RecordType::Entry => {
                 let entry = record::decode_entry(index, term, &record.data)
                     .ok_or_else(|| state.invalid(index, "the record's first byte is no entry type"))?;
                 check_entries(&state, std::slice::from_ref(&entry))?;
-                state.check_room(quota, [0, record.data.len()].into_iter())?;
+                self.check_room(&state, [0, record.data.len()].into_iter())?;
                 if index <= state.index.last() {
                     state.push_truncate(index);
                 }
@@ -402,7 +300,7 @@ impl Wal for FileWal {
             RecordType::State => {
                 let hard_state = record::decode_state(index, term, &record.data)
                     .ok_or_else(|| state.invalid(index, "a hard state's data is a vote of 8 bytes"))?;
-                state.check_room(quota, [VOTE_BYTES].into_iter())?;
+                self.check_room(&state, [VOTE_BYTES].into_iter())?;
                 state.push_state(&hard_state)
             }
             RecordType::Snapshot => {
@@ -410,14 +308,14 @@ impl Wal for FileWal {
                 if index < bounds.boundary || (index == bounds.boundary && term != bounds.boundary_term) {
                     return Err(state.invalid(index, "a snapshot below the boundary, or other than it"));
                 }
-                state.check_room(quota, [0, 0].into_iter())?;
+                self.check_room(&state, [0, 0].into_iter())?;
                 state.push_snapshot(index, term)
             }
             RecordType::Truncate => {
                 if index <= state.index.bounds().boundary {
                     return Err(state.invalid(index, "nothing at or below the boundary can be truncated"));
                 }
-                state.check_room(quota, [0].into_iter())?;
+                self.check_room(&state, [0].into_iter())?;
                 state.push_truncate(index)
             }
             RecordType::Crc => {
@@ -438,7 +336,7 @@ impl Wal for FileWal {
             .into_iter()
             .chain(entries.iter().map(|entry| 1 + entry.data.len()))
             .chain(hard_state.map(|_| VOTE_BYTES));
-        state.check_room(self.config.quota_bytes, payloads)?;
+        self.check_room(&state, payloads)?;
 
         let mut first = None;
         if let Some(entry) = entries.first()
@@ -506,7 +404,7 @@ impl Wal for FileWal {
         if state.index.last() < from {
             return Ok(());
         }
-        state.check_room(self.config.quota_bytes, [0].into_iter())?;
+        self.check_room(&state, [0].into_iter())?;
         state.push_truncate(from);
         self.bound_memory(state)
     }
@@ -546,70 +444,4 @@ fn check_entries(state: &State, entries: &[Entry]) -> Result<(), WalError> {
         }
     }
     Ok(())
-}
-
-/// Makes the directory and each parent that is missing, durably: each before anything is put into it, so that of those
-/// that a killed process made only the innermost may have a name that is not durable.
-fn make_dir(fs: &dyn FileSystem, dir: &Path) -> Result<(), WalError> {
-    let mut missing = Vec::new();
-    for ancestor in dir.ancestors().filter(|ancestor| !ancestor.as_os_str().is_empty()) {
-        if fs.exists(ancestor).map_err(WalError::io("look for", ancestor))? {
-            sync_name(fs, ancestor)?;
-            break;
-        }
-        missing.push(ancestor);
-    }
-    for made in missing.into_iter().rev() {
-        fs.create_dir_all(made).map_err(WalError::io("create", made))?;
-        sync_name(fs, made)?;
-    }
-    Ok(())
-}
-
-/// Makes the name of a directory durable. A parent that this process may not open is somebody else's: its names are not
-/// ours to sync.
-fn sync_name(fs: &dyn FileSystem, dir: &Path) -> Result<(), WalError> {
-    let Some(parent) = dir.parent() else { return Ok(()) };
-    let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
-    match fs.sync_dir(parent) {
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
-        synced => synced.map_err(WalError::io("sync", parent)),
-    }
-}
-
-fn lock(fs: &dyn FileSystem, dir: &Path) -> Result<Arc<dyn File>, WalError> {
-    let path = dir.join(LOCK_NAME);
-    let file = fs.open(&path, OpenMode::Create).map_err(WalError::io("open", &path))?;
-    take(file, path)
-}
-
-/// The lock for a reader that must change nothing; `None` when no log ever made the lock file.
-pub(crate) fn lock_existing(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Arc<dyn File>>, WalError> {
-    let path = dir.join(LOCK_NAME);
-    if !fs.exists(&path).map_err(WalError::io("look for", &path))? {
-        return Ok(None);
-    }
-    let file = fs.open(&path, OpenMode::Read).map_err(WalError::io("open", &path))?;
-    take(file, path).map(Some)
-}
-
-fn take(file: Arc<dyn File>, path: PathBuf) -> Result<Arc<dyn File>, WalError> {
-    match file.try_lock().map_err(WalError::io("lock", &path))? {
-        true => Ok(file),
-        false => Err(WalError::Locked { path }),
-    }
-}
-
-fn create_first(fs: &dyn FileSystem, dir: &Path, config: &WalConfig) -> Result<(), WalError> {
-    let head = Head {
-        sequence: 1,
-        oldest: 1,
-        cluster: config.identity.cluster.0,
-        node: harmony_types::NodeId::or_zero(config.identity.node),
-        boundary: LogIndex::ZERO,
-        boundary_term: Term(0),
-    };
-    let mut opening = Vec::with_capacity(OPENING_BYTES as usize);
-    segment::encode_opening(&mut opening, &head, 0, &HardState::default());
-    preallocate::create(fs, dir, &head, &opening, config.segment_bytes).map(drop)
 }

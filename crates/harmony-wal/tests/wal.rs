@@ -192,22 +192,22 @@ fn released_segments_go_and_the_hard_state_stays() {
     let disk = MemoryFileSystem::new();
     let state = HardState { term: Term(1), vote: NodeId::new(3), commit: LogIndex(1) };
     let wal = open(&disk);
-    wal.append_many(Some(&state), &entries(1..=300, 1)).unwrap();
-    let error = wal.release(LogIndex(200)).unwrap_err();
+    wal.append_many(Some(&state), &entries(1..=600, 1)).unwrap();
+    let error = wal.release(LogIndex(500)).unwrap_err();
     assert!(matches!(error, WalError::InvalidIndex { .. }), "not durable: {error}");
     wal.sync().unwrap();
     let (files, bytes) = (disk.files().len(), wal.disk_bytes());
-    wal.release(LogIndex(200)).unwrap();
+    wal.release(LogIndex(500)).unwrap();
     assert!(disk.files().len() < files && wal.disk_bytes() < bytes);
     let bounds = wal.bounds();
-    assert!((100..=200).contains(&bounds.boundary.0), "{bounds:?}");
-    assert_eq!((bounds.boundary_term, bounds.last), (Term(1), LogIndex(300)));
-    assert_eq!(all(&wal), entries(bounds.first().0..=300, 1));
-    wal.release(LogIndex(200)).unwrap();
+    assert!((400..=500).contains(&bounds.boundary.0), "{bounds:?}");
+    assert_eq!((bounds.boundary_term, bounds.last), (Term(1), LogIndex(600)));
+    assert_eq!(all(&wal), entries(bounds.first().0..=600, 1));
+    wal.release(LogIndex(500)).unwrap();
     wal.close().unwrap();
     let wal = open(&disk);
     assert_eq!((wal.bounds(), wal.hard_state()), (bounds, state));
-    assert_eq!(all(&wal), entries(bounds.first().0..=300, 1));
+    assert_eq!(all(&wal), entries(bounds.first().0..=600, 1));
 }
 
 #[test]

@@ -93,6 +93,19 @@ pub enum WalError {
         /// What it may hold.
         quota: u64,
     },
+    /// The disk has no room for the log's next segment. The log is unchanged; go on once there is room.
+    #[error(
+        "{dir}: the log needs {needed} bytes for its next segments and the disk has {free}: make room, or release \
+         a prefix"
+    )]
+    DiskFull {
+        /// The log's directory.
+        dir: PathBuf,
+        /// Bytes that it needs.
+        needed: u64,
+        /// Bytes that the disk has.
+        free: u64,
+    },
     /// An earlier write or sync failed, so nobody knows what is on disk. Open the log again.
     #[error("the log is poisoned by an earlier failure: {reason}")]
     Poisoned {

@@ -1,0 +1,185 @@
+//! Group commit: one thread at a time carries to the disk what all have appended, in one write and one sync.
+//!
+//! Whoever finds the writer gone waits, in one of two queues: those whom the flush under way will serve, and those of
+//! the next. When it ends, all of the first are woken and one of the second, who flushes for the rest of them: nobody is
+//! woken to find that it must wait again.
+
+use std::sync::{Condvar, MutexGuard, PoisonError};
+
+use harmony_types::{LogIndex, Term, WalError, WalOffset};
+
+use crate::frame::Kind;
+use crate::wal::{FileWal, State};
+
+/// Past so many bytes, an append writes what is pending (without a sync): memory stays bounded.
+const PENDING_BYTES_MAX: usize = 4 << 20;
+
+/// The two queues; a flush serves the one of its parity.
+#[derive(Default)]
+pub(crate) struct Queues([Condvar; 2]);
+
+/// Whose turn it is.
+#[derive(Default)]
+pub(crate) struct Turns {
+    /// Flushes begun so far.
+    flushes: usize,
+    /// How far the sync under way goes.
+    syncing: Option<WalOffset>,
+    /// Threads in each queue.
+    waiting: [usize; 2],
+}
+
+impl Turns {
+    /// The queue of those whom the flush under way serves, then that of the others.
+    fn queues(&self) -> (usize, usize) {
+        (self.flushes % 2, (self.flushes + 1) % 2)
+    }
+}
+
+impl FileWal {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        // No code under the lock leaves the state half changed; a panic there is a broken invariant already reported.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the flush under way ends; with a target that its sync does not reach, until the next one may begin.
+    fn wait<'a>(&self, mut state: MutexGuard<'a, State>, target: Option<WalOffset>) -> MutexGuard<'a, State> {
+        let (served, next) = state.turns.queues();
+        let reached = target.is_none_or(|target| state.turns.syncing.is_some_and(|upto| target <= upto));
+        let queue = if reached { served } else { next };
+        state.turns.waiting[queue] += 1;
+        let mut state = self.queues.0[queue].wait(state).unwrap_or_else(PoisonError::into_inner);
+        state.turns.waiting[queue] -= 1;
+        state
+    }
+
+    /// Wakes those whose flush has ended, and one of the next.
+    fn wake(&self, state: &State) {
+        let (served, next) = state.turns.queues();
+        if state.turns.waiting[served] != 0 {
+            self.queues.0[served].notify_all();
+        }
+        if state.turns.waiting[next] != 0 {
+            self.queues.0[next].notify_one();
+        }
+    }
+
+    /// Writes what is pending, and syncs it if asked to. The writer must be here. The lock is not held meanwhile.
+    fn flush<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        sync: bool,
+    ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
+        let mut writer = state.writer.take().expect("the caller saw it");
+        let spare = std::mem::take(&mut state.spare);
+        let mut batch = std::mem::replace(&mut state.encoder.pending, spare);
+        let upto = state.encoder.end();
+        state.turns.flushes = state.turns.flushes.wrapping_add(1);
+        state.turns.syncing = sync.then_some(upto);
+        drop(state);
+
+        let result = writer.write(&batch, upto, sync);
+        batch.clear(2 * PENDING_BYTES_MAX);
+
+        let mut state = self.state();
+        state.spare = batch;
+        state.writer = Some(writer);
+        state.turns.syncing = None;
+        let result = match result {
+            Ok(made) => {
+                state.segments.extend(made);
+                state.written = upto;
+                if sync {
+                    state.encoder.durable = upto;
+                }
+                state.cache.trim(upto);
+                Ok(())
+            }
+            Err(error) => {
+                state.poisoned = Some(error.to_string());
+                Err(error)
+            }
+        };
+        self.wake(&state);
+        (state, result)
+    }
+
+    /// Returns when everything before `target` is durable: by this thread's sync, or by another's.
+    pub(crate) fn sync_to<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, State>,
+        target: WalOffset,
+    ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
+        loop {
+            if target <= state.encoder.durable {
+                return (state, Ok(()));
+            }
+            if let Err(error) = state.check_healthy() {
+                // Whoever was woken in the same queue's stead must learn of it too.
+                self.wake(&state);
+                return (state, Err(error));
+            }
+            if state.writer.is_none() {
+                state = self.wait(state, Some(target));
+                continue;
+            }
+            let result;
+            (state, result) = self.flush(state, true);
+            if result.is_err() {
+                return (state, result);
+            }
+        }
+    }
+
+    /// Writes what is pending when it is more than memory should hold.
+    pub(crate) fn bound_memory<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<(), WalError> {
+        while PENDING_BYTES_MAX < state.encoder.pending.bytes.len() {
+            state.check_healthy()?;
+            if state.writer.is_none() {
+                state = self.wait(state, None);
+                continue;
+            }
+            let result;
+            (state, result) = self.flush(state, false);
+            result?;
+        }
+        Ok(())
+    }
+
+    /// Brings everything appended into the files, for a reader; a poisoned log reads what is there.
+    pub(crate) fn state_for_reading(&self) -> Result<MutexGuard<'_, State>, WalError> {
+        let mut state = self.state();
+        let target = state.encoder.end();
+        loop {
+            state.check_readable()?;
+            if target <= state.written || state.poisoned.is_some() {
+                return Ok(state);
+            }
+            if state.writer.is_none() {
+                state = self.wait(state, None);
+                continue;
+            }
+            let result;
+            (state, result) = self.flush(state, false);
+            result?;
+        }
+    }
+
+    /// Appends a note of the log to itself and syncs. Not held back by a quota or a full disk: it is what frees space.
+    pub(crate) fn push_release(&self, oldest: u32) -> Result<(), WalError> {
+        let mut state = self.state();
+        state.check_writable()?;
+        let oldest = oldest.max(state.encoder.oldest);
+        state.encoder.oldest = oldest;
+        state.push(Kind::Release, LogIndex(u64::from(oldest)), Term(0), &[], &[]);
+        let target = state.encoder.end();
+        self.sync_to(state, target).1
+    }
+
+    /// Poisons the log after a failure outside of the writer.
+    pub(crate) fn poison(&self, error: &WalError) {
+        let mut state = self.state();
+        state.poisoned = Some(error.to_string());
+        self.wake(&state);
+    }
+}
