@@ -4,9 +4,11 @@
 //! - `ci`: everything that a change must pass, with `test` in it.
 //! - `phase-check`: the crates stack in one direction, each stands alone, and the contract between them is frozen.
 //! - `proto`: the server's wire code from its `.proto` files.
+//! - `bench`: our crates beside their peers.
 
 #![allow(clippy::print_stdout)]
 
+mod bench;
 mod ci;
 mod phase_check;
 mod proto;
@@ -42,6 +44,9 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Measure our crates beside their peers, which are built apart from the workspace.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +56,7 @@ fn main() -> ExitCode {
         Task::PhaseCheck { bless: true, .. } => phase_check::bless(),
         Task::PhaseCheck { bless: false, no_tests } => phase_check::run(!no_tests),
         Task::Proto { check } => proto::run(check),
+        Task::Bench(bench) => bench::run(&bench),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
