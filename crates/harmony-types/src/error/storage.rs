@@ -130,9 +130,8 @@ pub enum StorageError {
 }
 
 impl StorageError {
-    /// An [`StorageError::Io`] in the making, for `map_err`.
+    /// An [`StorageError::Io`] in the making, for `map_err`. Takes a copy of `path` only when there is an error.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path: path.into(), source }
     }
 }

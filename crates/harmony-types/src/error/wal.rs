@@ -150,9 +150,8 @@ pub enum WalError {
 }
 
 impl WalError {
-    /// An [`WalError::Io`] in the making, for `map_err`.
+    /// An [`WalError::Io`] in the making, for `map_err`. Takes a copy of `path` only when there is an error.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
-        let path = path.into();
-        move |source| Self::Io { action, path, source }
+        move |source| Self::Io { action, path: path.into(), source }
     }
 }
