@@ -37,7 +37,7 @@ pub struct WalConfig {
     pub identity: Identity,
     /// Size of a segment, bytes.
     pub segment_bytes: u64,
-    /// Recent entries kept in memory, bytes of data.
+    /// Recent entries kept in memory, bytes of data and 64 more for each entry.
     pub cache_bytes: u64,
     /// Total bytes that the log may take on disk; `None`: no limit.
     pub quota_bytes: Option<u64>,

@@ -22,7 +22,7 @@ pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// Smallest WAL segment that may be configured, bytes: for tests that cross segments.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 
-/// Recent log entries kept in memory for followers and apply, bytes of data.
+/// Recent log entries kept in memory for followers and apply, bytes of data and of the entries themselves.
 pub const LOG_CACHE_BYTES: u64 = 32 << 20;
 
 /// Entries kept behind the applied index for slow followers, at least (etcd's catch-up entries).

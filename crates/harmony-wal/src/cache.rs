@@ -1,66 +1,79 @@
 //! The newest entries in memory: what followers and apply read never touches the disk.
 
-use std::collections::VecDeque;
-
 use harmony_types::{Entry, LogIndex, WalOffset};
 
-/// A run of entries up to the last one of the log, bounded in bytes of data, but never without what is not yet written.
+use crate::blocks::Blocks;
+
+/// Entries that share one block of memory, 32 KiB.
+const BLOCK_ENTRIES: usize = 512;
+
+/// Memory of an entry beside its data: small entries are bounded too.
+const ENTRY_BYTES: u64 = size_of::<(WalOffset, Entry)>() as u64;
+
+const _: () = assert!(ENTRY_BYTES <= 64);
+
+/// A run of entries up to the last one of the log, bounded in bytes, but never without what is not yet written.
 #[derive(Debug)]
 pub(crate) struct Cache {
-    entries: VecDeque<(WalOffset, Entry)>,
+    entries: Blocks<(WalOffset, Entry), BLOCK_ENTRIES>,
+    /// Of data and of the entries themselves.
     bytes: u64,
     bytes_max: u64,
 }
 
 impl Cache {
     pub(crate) fn new(bytes_max: u64) -> Self {
-        Self { entries: VecDeque::new(), bytes: 0, bytes_max }
+        Self { entries: Blocks::new(), bytes: 0, bytes_max }
     }
 
     /// The entry at `index`, if it is here.
     pub(crate) fn get(&self, index: LogIndex) -> Option<&Entry> {
-        let first = self.entries.front()?.1.index;
+        let first = self.entries.first()?.1.index;
         let position = usize::try_from(index.0.checked_sub(first.0)?).ok()?;
         self.entries.get(position).map(|(_, entry)| entry)
     }
 
     /// Adds the entry behind the last one; `offset` is where it stands or will stand.
     pub(crate) fn push(&mut self, offset: WalOffset, entry: Entry) {
-        if let Some((_, last)) = self.entries.back() {
+        if let Some((_, last)) = self.entries.last() {
             assert_eq!(last.index.next(), entry.index, "the cache is one run");
         }
-        self.bytes += entry.data.len() as u64;
-        self.entries.push_back((offset, entry));
+        self.bytes += bytes_of(&entry);
+        self.entries.push((offset, entry));
     }
 
     /// Drops the entries from `from` on.
     pub(crate) fn truncate(&mut self, from: LogIndex) {
-        while self.entries.back().is_some_and(|(_, entry)| from <= entry.index) {
-            let (_, entry) = self.entries.pop_back().expect("there is one");
-            self.bytes -= entry.data.len() as u64;
+        while self.entries.last().is_some_and(|(_, entry)| from <= entry.index) {
+            let (_, entry) = self.entries.pop_last().expect("there is one");
+            self.bytes -= bytes_of(&entry);
         }
     }
 
     /// Drops the entries up to `upto`.
     pub(crate) fn release(&mut self, upto: LogIndex) {
-        while self.entries.front().is_some_and(|(_, entry)| entry.index <= upto) {
+        while self.entries.first().is_some_and(|(_, entry)| entry.index <= upto) {
             self.pop_front();
         }
     }
 
     /// Gives up the oldest entries that stand before `written` until the rest fits.
     pub(crate) fn trim(&mut self, written: WalOffset) {
-        while self.bytes_max < self.bytes && self.entries.front().is_some_and(|(offset, _)| *offset < written)
+        while self.bytes_max < self.bytes && self.entries.first().is_some_and(|(offset, _)| *offset < written)
         {
             self.pop_front();
         }
     }
 
     fn pop_front(&mut self) {
-        if let Some((_, entry)) = self.entries.pop_front() {
-            self.bytes -= entry.data.len() as u64;
+        if let Some((_, entry)) = self.entries.pop_first() {
+            self.bytes -= bytes_of(&entry);
         }
     }
+}
+
+fn bytes_of(entry: &Entry) -> u64 {
+    ENTRY_BYTES + entry.data.len() as u64
 }
 
 #[cfg(test)]
@@ -70,7 +83,7 @@ mod tests {
     use super::*;
 
     fn cache_of(indexes: std::ops::RangeInclusive<u64>) -> Cache {
-        let mut cache = Cache::new(20);
+        let mut cache = Cache::new(2 * (ENTRY_BYTES + 10));
         for index in indexes {
             let entry =
                 Entry { index: LogIndex(index), data: Bytes::from_static(&[1; 10]), ..Entry::default() };
@@ -96,6 +109,16 @@ mod tests {
         cache.truncate(LogIndex(4));
         cache.release(LogIndex(1));
         assert!(cache.get(LogIndex(4)).is_none() && cache.get(LogIndex(1)).is_none());
-        assert_eq!(cache.bytes, 20);
+        assert_eq!(cache.bytes, 2 * (ENTRY_BYTES + 10));
+    }
+
+    #[test]
+    fn entries_without_data_are_bounded_too() {
+        let mut cache = Cache::new(10 * ENTRY_BYTES);
+        for index in 1..=100 {
+            cache.push(WalOffset(index), Entry { index: LogIndex(index), ..Entry::default() });
+        }
+        cache.trim(WalOffset(101));
+        assert!(cache.get(LogIndex(90)).is_none() && cache.get(LogIndex(91)).is_some());
     }
 }

@@ -1,8 +1,13 @@
-//! Where each entry stands: 16 bytes of memory an entry, and the terms by runs.
+//! Where each entry stands: 12 bytes of memory an entry, and the terms by runs.
 
 use std::collections::VecDeque;
 
 use harmony_types::{LogBounds, LogIndex, Term, WalError, WalOffset};
+
+use crate::blocks::Blocks;
+
+/// Entries that share one block of memory, 48 KiB.
+const BLOCK_ENTRIES: usize = 4096;
 
 /// Where an entry's frame stands and how long its payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -11,12 +16,33 @@ pub(crate) struct Slot {
     pub(crate) payload_bytes: u32,
 }
 
-/// The live entries of the log. Invariants: one slot for each index in `boundary+1..=last`; slots stand in the order of
-/// the log; the runs of terms cover `boundary..=last`, ascending in index and term.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A slot as it is kept: in halves, so that no memory goes to alignment.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    segment: u32,
+    byte: u32,
+    payload_bytes: u32,
+}
+
+const _: () = assert!(size_of::<Place>() == 12);
+
+impl Place {
+    fn new(slot: Slot) -> Self {
+        let Slot { offset, payload_bytes } = slot;
+        Self { segment: offset.segment(), byte: offset.byte(), payload_bytes }
+    }
+
+    fn slot(&self) -> Slot {
+        Slot { offset: WalOffset::new(self.segment, self.byte), payload_bytes: self.payload_bytes }
+    }
+}
+
+/// The live entries of the log. Invariants: one place for each index in `boundary+1..=last`, in the order of the log; the
+/// runs of terms cover `boundary..=last`, ascending in index and term.
+#[derive(Debug)]
 pub(crate) struct Index {
     boundary: LogIndex,
-    slots: VecDeque<Slot>,
+    places: Blocks<Place, BLOCK_ENTRIES>,
     /// (first index, term) of each run; the first one starts at the boundary or before.
     terms: VecDeque<(LogIndex, Term)>,
 }
@@ -24,7 +50,7 @@ pub(crate) struct Index {
 impl Index {
     /// An empty log behind `boundary`.
     pub(crate) fn new(boundary: LogIndex, term: Term) -> Self {
-        Self { boundary, slots: VecDeque::new(), terms: VecDeque::from([(boundary, term)]) }
+        Self { boundary, places: Blocks::new(), terms: VecDeque::from([(boundary, term)]) }
     }
 
     pub(crate) fn bounds(&self) -> LogBounds {
@@ -32,7 +58,7 @@ impl Index {
     }
 
     pub(crate) fn last(&self) -> LogIndex {
-        LogIndex(self.boundary.0 + self.slots.len() as u64)
+        LogIndex(self.boundary.0 + self.places.len() as u64)
     }
 
     pub(crate) fn last_term(&self) -> Term {
@@ -51,12 +77,13 @@ impl Index {
     /// Where the entry at `index` stands; `None` outside of `boundary+1..=last`.
     pub(crate) fn slot(&self, index: LogIndex) -> Option<Slot> {
         let position = index.0.checked_sub(self.boundary.0 + 1)?;
-        self.slots.get(usize::try_from(position).ok()?).copied()
+        self.places.get(usize::try_from(position).ok()?).map(Place::slot)
     }
 
     /// Last entry whose frame stands before `offset`, or the boundary.
     pub(crate) fn last_before(&self, offset: WalOffset) -> LogIndex {
-        LogIndex(self.boundary.0 + self.slots.partition_point(|slot| slot.offset < offset) as u64)
+        let before = |place: &Place| place.slot().offset < offset;
+        LogIndex(self.boundary.0 + self.places.partition_point(before) as u64)
     }
 
     /// Whether an entry may stand at `index` with `term`: no gap, nothing below the boundary, no step back in term.
@@ -79,7 +106,7 @@ impl Index {
         if self.last_term() != term {
             self.terms.push_back((index, term));
         }
-        self.slots.push_back(slot);
+        self.places.push(Place::new(slot));
     }
 
     /// Drops the entries from `from` on. At or below the boundary, the boundary steps back to `from - 1` with `term`.
@@ -88,7 +115,7 @@ impl Index {
             *self = Self::new(from.prev(), term_before);
             return;
         }
-        self.slots.truncate(usize::try_from(from.0 - self.boundary.0 - 1).unwrap_or(usize::MAX));
+        self.places.truncate(usize::try_from(from.0 - self.boundary.0 - 1).unwrap_or(usize::MAX));
         while self.terms.back().is_some_and(|(first, _)| from <= *first) && 1 < self.terms.len() {
             self.terms.pop_back();
         }
@@ -100,7 +127,7 @@ impl Index {
         if to <= self.boundary {
             return;
         }
-        self.slots.drain(..usize::try_from(to.0 - self.boundary.0).expect("at most the number of slots"));
+        self.places.drop_first(usize::try_from(to.0 - self.boundary.0).expect("at most the number of slots"));
         self.boundary = to;
         while self.terms.get(1).is_some_and(|(first, _)| *first <= to) {
             self.terms.pop_front();

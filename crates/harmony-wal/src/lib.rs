@@ -33,7 +33,7 @@
 //!   file, offset and index, and changes nothing. No single damaged byte is taken for a torn tail.
 //! - After a failed write or sync the log is poisoned: reads go on, everything else is refused, no sync is retried.
 //! - Appending allocates nothing for an entry in the long run: it is encoded into one of two buffers, and the cache
-//!   shares its data. An open log takes 16 bytes of memory an entry, the cache, and the buffers (some MiB).
+//!   shares its data. An open log takes 12 bytes of memory an entry, the cache, and the buffers (some MiB).
 //!
 //! # What lies in the directory
 //! | name | content |
@@ -62,6 +62,7 @@
 
 mod aside;
 mod batched;
+mod blocks;
 mod cache;
 mod directory;
 mod dump;
