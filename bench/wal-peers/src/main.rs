@@ -100,7 +100,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     introduce(arguments, &machine, &peers);
 
     let plan = Plan {
-        time: if arguments.quick { Duration::from_millis(200) } else { Duration::from_millis(1500) },
+        time: if arguments.quick { Duration::from_millis(200) } else { Duration::from_millis(1200) },
         entries: if arguments.quick { 102_400 } else { 1_000_000 },
         small: Payloads::new(256),
         large: Payloads::new(4096),

@@ -49,6 +49,9 @@ pub trait Log: Send + Sync {
     /// Gives up everything but the newest entries, as a node does after a snapshot.
     fn release(&self) -> Result<()>;
 
+    /// Size of its files where they are recycled: after so many bytes more, one of those is written to.
+    fn file_bytes(&self) -> u64;
+
     /// Reads all in order, checked as the peer checks, and shows each entry's index and payload.
     fn read_all(&self, show: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()>;
 }

@@ -48,8 +48,11 @@ impl Spread {
         values.sort_by(f64::total_cmp);
         let (min, max) = (*values.first()?, *values.last()?);
         let half = values.len() / 2;
-        let median =
-            if values.len().is_multiple_of(2) { f64::midpoint(values[half - 1], values[half]) } else { values[half] };
+        let median = if values.len().is_multiple_of(2) {
+            f64::midpoint(values[half - 1], values[half])
+        } else {
+            values[half]
+        };
         Some(Self { median, min, max })
     }
 }

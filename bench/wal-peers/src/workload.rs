@@ -181,17 +181,21 @@ pub fn fill(plan: &Plan, peer: Peer, batch: usize, dir: &Path) -> Result<()> {
     log.sync()
 }
 
-/// A log that has given up many entries, so that it has files to write over.
+/// A log that has given up many entries and writes to a file that it had used before.
 fn used(plan: &Plan, peer: Peer, dir: &Path) -> Result<Box<dyn Log>> {
     let log = peer.open(dir, Purpose::Recycle)?;
-    let mut writer = log.writer(0, &plan.large, FILL_BATCH)?;
-    let bytes = if peer == Peer::OkayWal { USED_BYTES / 10 } else { USED_BYTES };
-    for _ in 0..bytes / (FILL_BATCH as u64 * 4096) {
-        writer.append(peer == Peer::OkayWal)?;
-    }
-    drop(writer);
-    log.sync()?;
+    let write = |bytes: u64| {
+        let mut writer = log.writer(0, &plan.large, FILL_BATCH)?;
+        for _ in 0..bytes / (FILL_BATCH as u64 * 4096) {
+            writer.append(peer == Peer::OkayWal)?;
+        }
+        log.sync()
+    };
+    // okaywal, which syncs each time, has files of 1 MiB.
+    write(if peer == Peer::OkayWal { USED_BYTES / 10 } else { USED_BYTES })?;
     log.release()?;
+    // To the end of the file that was begun before.
+    write(log.file_bytes())?;
     Ok(log)
 }
 

@@ -79,6 +79,10 @@ impl Log for Harmony {
         Ok(self.wal.release(self.wal.bounds().last)?)
     }
 
+    fn file_bytes(&self) -> u64 {
+        WalConfig::default().segment_bytes
+    }
+
     fn read_all(&self, show: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         let bounds = self.wal.bounds();
         let mut from = bounds.first();

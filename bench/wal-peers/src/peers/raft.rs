@@ -16,6 +16,9 @@ pub const SETTINGS: &str = "Config::default() (LZ4 from 8 KiB a batch, files of 
     4 recovery threads); one LogBatch reused by each writer, write(batch, sync); one region for one thread, 16 for 16; \
     recycling: files of 32 MiB, purge-threshold 128 MiB";
 
+/// Size of files where they are recycled: smaller than the default, so that there are several without writing gigabytes.
+const RECYCLED_FILE_MIB: u64 = 32;
+
 /// Entries read at once when all are read.
 const READ_ENTRIES: u64 = 4096;
 
@@ -43,7 +46,7 @@ pub fn open(dir: &Path, purpose: Purpose, compress: bool) -> Result<Raft> {
         config.batch_compression_threshold = ReadableSize(0);
     }
     if purpose == Purpose::Recycle {
-        config.target_file_size = ReadableSize::mb(32);
+        config.target_file_size = ReadableSize::mb(RECYCLED_FILE_MIB);
         config.purge_threshold = ReadableSize::mb(128);
     }
     Ok(Raft { engine: Engine::open(config)?, lanes: Mutex::new(0) })
@@ -119,6 +122,10 @@ impl Log for Raft {
         }
         self.engine.purge_expired_files()?;
         Ok(())
+    }
+
+    fn file_bytes(&self) -> u64 {
+        RECYCLED_FILE_MIB << 20
     }
 
     fn read_all(&self, show: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {

@@ -75,6 +75,10 @@ impl Log for Raw {
         Ok(())
     }
 
+    fn file_bytes(&self) -> u64 {
+        FILE_BYTES
+    }
+
     fn read_all(&self, _: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<()> {
         Err("a raw file has no entries".into())
     }
