@@ -79,6 +79,7 @@ mod recovery;
 mod release;
 mod segment;
 mod spare;
+mod sums;
 mod tail;
 mod wal;
 mod writer;

@@ -14,10 +14,14 @@
 //!    acknowledged, has changed: corruption.
 //!
 //! No single damaged byte turns 3 into 2: it would have to clear two fields at once, or a sector that is counted.
+//!
+//! A caller may store anything, the image of a frame too. So the search for a witness steps over what lies inside a frame
+//! whose header can be trusted, and its work grows with the bytes searched, whatever they say their lengths are.
 
 use harmony_types::WalOffset;
 
 use crate::frame::{self, FRAME_BYTES_MIN, HEADER_BYTES, Header, Kind, SECTOR_BYTES};
+use crate::sums::RangeSums;
 
 /// The answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub(crate) fn judge(rest: &[u8], at: WalOffset, chain: u32) -> Tail {
         return Tail::Clean;
     }
     let header = trusted_header(rest, at, chain);
-    let witness = witness(rest, at);
+    let witness = witness(&mut RangeSums::new(rest), rest, at, chain);
     if witness.is_none() && unfinished(rest, at, header.as_ref()) {
         return Tail::Torn;
     }
@@ -56,30 +60,39 @@ pub(crate) fn judge(rest: &[u8], at: WalOffset, chain: u32) -> Tail {
     }
 }
 
-/// Whether a segment goes on behind `at` though it should not: a good frame that was written later.
-fn witness(rest: &[u8], at: WalOffset) -> Option<u32> {
-    let mut step = 8;
-    while step + HEADER_BYTES <= rest.len() {
+/// Whether a segment goes on behind `at` though it should not: the place of a good frame that was written later.
+fn witness(sums: &mut RangeSums<'_>, rest: &[u8], at: WalOffset, chain: u32) -> Option<u32> {
+    let (mut step, mut chain) = (0, Some(chain));
+    while let Some(head) = rest.get(step..).and_then(|rest| rest.first_chunk()) {
         let here = WalOffset::new(at.segment(), at.byte() + u32::try_from(step).ok()?);
-        match valid_frame(&rest[step..], here) {
-            Some(header) if at.byte() < header.durable => return Some(here.byte()),
-            Some(header) => step += header.frame_bytes(),
-            None => step += 8,
+        let header = Header::decode(head);
+        let good = possible(&header, here, rest.len() - step) && {
+            let payload = step + HEADER_BYTES..step + HEADER_BYTES + header.payload_bytes();
+            sums.continued(frame::header_checksum(here, head), payload) == header.crc
+        };
+        if good && at.byte() < header.durable {
+            return Some(here.byte());
+        }
+        // A frame that is good, and one whose header can be trusted though the rest of it cannot: the next one stands
+        // behind it. What looks like a frame inside of it is a caller's data.
+        if good || chain.is_some_and(|chain| frame::link_holds(here, chain, head)) {
+            chain = Some(header.crc);
+            step += header.frame_bytes();
+        } else {
+            chain = None;
+            step += 8;
         }
     }
     None
 }
 
-fn valid_frame(bytes: &[u8], at: WalOffset) -> Option<Header> {
-    let head = bytes.first_chunk()?;
-    let header = Header::decode(head);
-    let possible = header.plausible()
+/// Whether a frame can begin like this, with `bytes` bytes there from its first on.
+fn possible(header: &Header, at: WalOffset, bytes: usize) -> bool {
+    header.plausible()
         && Kind::from_u8(header.kind).is_some()
         && header.durable <= at.byte()
         && header.durable.is_multiple_of(8)
-        && HEADER_BYTES + header.payload_bytes() <= bytes.len();
-    let payload = possible.then(|| &bytes[HEADER_BYTES..][..header.payload_bytes()])?;
-    (frame::checksum(at, head, payload) == header.crc).then_some(header)
+        && HEADER_BYTES + header.payload_bytes() <= bytes
 }
 
 fn trusted_header(rest: &[u8], at: WalOffset, chain: u32) -> Option<Header> {
@@ -174,6 +187,44 @@ mod tests {
                 assert!(!matches!(judge(&rest, AT, 7), Tail::Torn | Tail::Clean), "byte {position}");
             }
         }
+    }
+
+    /// The image of a frame that stands `inside` bytes behind `AT` and says that all up to `durable` was synced.
+    fn image(inside: u32, durable: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let meta = Meta { kind: Kind::Record(RecordType::Entry), index: LogIndex(9), term: Term(9), durable };
+        frame::encode(&mut bytes, WalOffset::new(3, 1000 + inside), 0, &meta, &[1; 9], &[]);
+        bytes
+    }
+
+    #[test]
+    fn a_payload_cannot_play_the_witness() {
+        // Each payload holds the image of a frame in its right place; the end of the write is missing.
+        let payload = |frame_at: usize| {
+            let mut payload = vec![9; 1500];
+            let image = image(u32::try_from(frame_at + HEADER_BYTES + 8).unwrap(), 1032);
+            payload[8..8 + image.len()].copy_from_slice(&image);
+            payload
+        };
+        let first = frames(&[(&payload(0), 1000)]);
+        let both = frames(&[(&payload(0), 1000), (&payload(first.len()), 1000)]);
+        for cut in [1, 500, 900] {
+            check(first[..first.len() - cut].to_vec(), "torn");
+            check(damaged(both[..both.len() - cut].to_vec(), 536..1048, None), "torn");
+        }
+    }
+
+    #[test]
+    fn judging_hostile_bytes_costs_little_more_than_reading_them() {
+        // Every 8 bytes the beginning of a frame that would reach far behind, as a caller's data could have it.
+        let at = WalOffset::new(3, 0x0180_0000);
+        let mut rest = vec![0xff; HEADER_BYTES];
+        let header = [&(1u32 << 18).to_le_bytes()[..], &0x0100_0000u32.to_le_bytes()].concat();
+        rest.extend(header.repeat((1 << 19) / header.len()));
+        let mut sums = RangeSums::new(&rest);
+        assert_eq!(witness(&mut sums, &rest, at, 7), None);
+        assert!(rest.len() < sums.hashed(), "the headers are possible: {}", sums.hashed());
+        assert!(sums.hashed() <= 20 * rest.len(), "{} bytes for {}", sums.hashed(), rest.len());
     }
 
     #[test]
