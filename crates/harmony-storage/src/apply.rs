@@ -9,6 +9,7 @@ use harmony_types::{
 use prost::Message as _;
 
 use crate::batch::Batch;
+use crate::lease;
 use crate::mvcc::{OpError, compact, txn, write};
 
 /// Applies one entry to `batch`. Entries of a membership change, and the empty one of a new leader, change nothing.
@@ -44,7 +45,8 @@ fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
     match kind {
         CommandKind::Put(put) => {
             put.validate().map_err(|_| INVALID)?;
-            write::check_lease(put)?;
+            // etcd refuses a put of its own for its lease first, one in a transaction for its key.
+            lease::require(batch, put.lease)?;
             write::check_put(batch, put)?;
             Ok(OutcomeKind::Put(write::put(batch, put)?))
         }
@@ -58,6 +60,11 @@ fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
             Ok(OutcomeKind::Compact(request.revision))
         }
         CommandKind::PublishMember(member) => Ok(OutcomeKind::PublishMember(publish_member(batch, member))),
+        CommandKind::LeaseGrant(request) => Ok(OutcomeKind::LeaseGrant(lease::grant(batch, request)?)),
+        CommandKind::LeaseRevoke(request) => Ok(OutcomeKind::LeaseRevoke(lease::revoke(batch, request)?)),
+        CommandKind::LeaseCheckpoint(request) => {
+            Ok(OutcomeKind::LeaseCheckpoint(lease::checkpoint(batch, request)?))
+        }
     }
 }
 

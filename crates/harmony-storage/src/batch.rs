@@ -10,11 +10,14 @@ use harmony_types::{KeyRange, Membership, Revision, StorageError};
 
 use crate::tree::meta::{self, Progress};
 use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, VersionRef, WrittenAt};
-use crate::tree::{KvWriter, STOP, Table};
-use crate::view::{ReadVersion, Reads, View, VisitEvent, VisitVersion};
+use crate::tree::{KvWriter, NEXT, STOP, Table, Visit};
+use crate::view::{ReadRow, ReadVersion, Reads, View, VisitEvent, VisitVersion};
 
 /// What an event takes in memory besides its bytes: an estimate, to bound it by.
 const EVENT_OVERHEAD_BYTES: usize = 256;
+
+/// The same for a row of `state`.
+const ROW_OVERHEAD_BYTES: usize = 96;
 
 /// What a batch lies on: the tree, or a batch that is on its way into the tree. Never changes, so it is a view, too.
 #[derive(Clone)]
@@ -65,6 +68,14 @@ impl Reads for Base {
     fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
         self.reads().events_from(first, visit)
     }
+
+    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {
+        self.reads().state_row(name, read)
+    }
+
+    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError> {
+        self.reads().state_rows(names, visit)
+    }
 }
 
 /// One write, as the log will hold it.
@@ -95,12 +106,16 @@ pub(crate) struct Batch {
     membership: Option<Arc<Membership>>,
     newest: BTreeMap<Bytes, VersionBuf>,
     events: Vec<Event>,
-    /// Memory that `events` and what hangs on it take, about.
+    /// Replicated rows of `state` that changed; `None`: removed.
+    rows: BTreeMap<Bytes, Option<Bytes>>,
+    /// Memory that all of it and what hangs on it take, about.
     bytes: u64,
     /// Writes of the command under way.
     writes: u32,
     /// What `newest` held before each event since the last [`Batch::keep`].
     undo: Vec<Option<VersionBuf>>,
+    /// What `rows` held before each change since then.
+    undo_rows: Vec<(Bytes, Option<Option<Bytes>>)>,
 }
 
 /// A state of a batch to go back to.
@@ -120,9 +135,11 @@ impl Batch {
             membership: None,
             newest: BTreeMap::new(),
             events: Vec::new(),
+            rows: BTreeMap::new(),
             bytes: 0,
             writes: 0,
             undo: Vec::new(),
+            undo_rows: Vec::new(),
         }
     }
 
@@ -133,12 +150,15 @@ impl Batch {
 
     /// Whether it says the same as its base.
     pub(crate) fn is_clean(&self) -> bool {
-        self.events.is_empty() && self.membership.is_none() && self.progress == *self.base.progress()
+        self.events.is_empty()
+            && self.rows.is_empty()
+            && self.membership.is_none()
+            && self.progress == *self.base.progress()
     }
 
     /// Ends this batch, and begins a new one on top of it.
     pub(crate) fn freeze(&mut self) -> Arc<Self> {
-        assert!(self.undo.is_empty(), "a batch is frozen between two applies");
+        assert!(self.undo.is_empty() && self.undo_rows.is_empty(), "a batch is frozen between two applies");
         // The place of the value is needed only for a moment.
         let base = self.base.clone();
         let frozen = Arc::new(std::mem::replace(self, Self::new(base)));
@@ -154,24 +174,32 @@ impl Batch {
             membership: self.membership.clone(),
             newest: self.newest.clone(),
             events: self.events.clone(),
+            rows: self.rows.clone(),
             bytes: self.bytes,
             writes: 0,
             undo: Vec::new(),
+            undo_rows: Vec::new(),
         }
     }
 
     /// Puts the tree, which holds all that the base held, in the base's place. Returns the base, for the caller to drop
     /// where nobody waits.
     pub(crate) fn rebase(&mut self, tree: Arc<View>) -> Base {
-        let Progress { dropped, latest_bytes, log_bytes, .. } = tree.progress;
-        self.progress =
-            Progress { dropped, latest_bytes, log_bytes, boundary_pending: false, ..self.progress };
+        let Progress { dropped, latest_bytes, log_bytes, state_bytes, .. } = tree.progress;
+        self.progress = Progress {
+            dropped,
+            latest_bytes,
+            log_bytes,
+            state_bytes,
+            boundary_pending: false,
+            ..self.progress
+        };
         std::mem::replace(&mut self.base, Base::Tree(tree))
     }
 
     /// The present state, for [`Batch::roll_back`].
     pub(crate) fn mark(&mut self) -> Mark {
-        self.undo.clear();
+        self.keep();
         Mark {
             progress: self.progress,
             membership: self.membership.clone(),
@@ -183,6 +211,7 @@ impl Batch {
     /// Gives up the way back to the last mark.
     pub(crate) fn keep(&mut self) {
         self.undo.clear();
+        self.undo_rows.clear();
     }
 
     /// Goes back to the last mark.
@@ -192,6 +221,12 @@ impl Batch {
             match before {
                 Some(version) => self.newest.insert(event.key, version),
                 None => self.newest.remove(&event.key),
+            };
+        }
+        for (name, before) in self.undo_rows.drain(..).rev() {
+            match before {
+                Some(row) => self.rows.insert(name, row),
+                None => self.rows.remove(&name),
             };
         }
         let Mark { progress, membership, bytes, .. } = mark;
@@ -221,6 +256,13 @@ impl Batch {
         self.undo.push(self.newest.insert(key.clone(), version.clone()));
         self.events.push(Event { key, version, replaced: before });
         self.writes = self.writes.checked_add(1).expect("a command's writes fit in memory, so in 32 bits");
+    }
+
+    /// Sets a replicated row of `state`, or removes it.
+    pub(crate) fn set_row(&mut self, name: Bytes, row: Option<Bytes>) {
+        self.bytes += (ROW_OVERHEAD_BYTES + name.len() + row.as_ref().map_or(0, Bytes::len)) as u64;
+        let before = self.rows.insert(name.clone(), row);
+        self.undo_rows.push((name, before));
     }
 
     /// The version that a write of `key` replaces: none when nobody can read it any more, which must not depend on how far
@@ -275,6 +317,15 @@ impl Batch {
                 progress.log_bytes += (LOG_KEY_BYTES + row.len()) as u64;
                 Ok(true)
             })?;
+        }
+        for (name, row) in &self.rows {
+            let (added, replaced) = match row {
+                Some(row) => meta::put_row(writer, name, row.to_vec())?,
+                None => (0, writer.remove(Table::State, name)?),
+            };
+            let with_name = |bytes: usize| (name.len() + bytes) as u64;
+            progress.state_bytes += row.as_ref().map_or(0, |_| with_name(added));
+            progress.state_bytes -= replaced.map_or(0, with_name);
         }
         if let Some(membership) = &self.membership {
             meta::write_membership(writer, membership)?;
@@ -359,6 +410,41 @@ impl Reads for Batch {
             if visit(event.borrowed())?.is_break() {
                 break;
             }
+        }
+        Ok(())
+    }
+
+    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {
+        match self.rows.get(name) {
+            Some(Some(row)) => read(row).map(|()| true),
+            Some(None) => Ok(false),
+            None => self.base.state_row(name, read),
+        }
+    }
+
+    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError> {
+        let mut own = self.rows.range::<[u8], _>(names.bounds()).peekable();
+        let mut stopped = false;
+        let show = |name: &[u8], row: &Option<Bytes>, visit: Visit<'_>| match row {
+            Some(row) => visit(name, row),
+            None => Ok(NEXT),
+        };
+        self.base.state_rows(names, &mut |name, row| {
+            while let Some((own_name, own_row)) = own.next_if(|(own_name, _)| &own_name[..] < name) {
+                if show(own_name, own_row, visit)?.is_break() {
+                    stopped = true;
+                    return Ok(STOP);
+                }
+            }
+            let flow = match own.next_if(|(own_name, _)| &own_name[..] == name) {
+                Some((_, own_row)) => show(name, own_row, visit)?,
+                None => visit(name, row)?,
+            };
+            stopped = flow.is_break();
+            Ok(flow)
+        })?;
+        while !stopped && let Some((name, row)) = own.next() {
+            stopped = show(name, row, visit)?.is_break();
         }
         Ok(())
     }

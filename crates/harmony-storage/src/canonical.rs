@@ -5,15 +5,18 @@ use std::ops::{Bound, ControlFlow};
 
 use harmony_types::{Revision, StorageError};
 
-use crate::tree::record::{EventRef, VersionRef, WrittenAt};
-use crate::tree::{NEXT, Table, Visit};
+use crate::tree::record::{EventRef, VersionRef, WrittenAt, check_crc};
+use crate::tree::{NEXT, Table, Visit, rows};
 use crate::view::View;
 
 /// The bounds of a whole table.
 pub(crate) const EVERYTHING: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Unbounded);
 
-/// Visits the rows of `latest` or `log` behind the key `after`, each checked: without tombstones and events below the
-/// compact revision.
+/// The tables with rows of that kind, in the order in which a snapshot carries them.
+pub(crate) const TABLES: [Table; 3] = [Table::Latest, Table::Log, Table::State];
+
+/// Visits the rows of a table behind the key `after`, each checked: without tombstones and events below the compact
+/// revision, and of `state` the replicated ones.
 ///
 /// # Errors
 /// What reading reports.
@@ -37,7 +40,10 @@ pub(crate) fn rows(
                 version.live || compact <= version.written.revision
             }
             Table::Log => EventRef::decode(key, row).map(|_| true)?,
-            Table::State => true,
+            Table::State => {
+                check_crc(table, key, row)?;
+                rows::is_replicated(key)
+            }
         };
         if common { visit(key, row) } else { Ok(NEXT) }
     })

@@ -36,12 +36,13 @@
 //! # }
 //! ```
 //!
-//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch` and `mvcc` (what commands
-//! do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
+//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc` and `lease` (what
+//! commands do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
 
 mod apply;
 mod batch;
 mod canonical;
+mod lease;
 mod memory;
 mod mvcc;
 mod reads;

@@ -14,9 +14,10 @@ use arc_swap::ArcSwap;
 use harmony_types::{KeyRange, Membership, StorageError};
 
 use crate::batch::{Base, Batch, Mark};
+use crate::tree::Visit;
 use crate::tree::meta::Progress;
 use crate::tree::record::{EventRef, WrittenAt};
-use crate::view::{ReadVersion, Reads, View, VisitEvent, VisitVersion};
+use crate::view::{ReadRow, ReadVersion, Reads, View, VisitEvent, VisitVersion};
 
 /// Rows that one read looks at under the lock: apply waits for it meanwhile.
 const ROWS_MAX: u32 = 2_048;
@@ -49,7 +50,7 @@ impl Published {
         Self {
             progress,
             membership: Arc::clone(batch.membership()),
-            bytes: progress.latest_bytes + progress.log_bytes + frozen + batch.bytes(),
+            bytes: progress.latest_bytes + progress.log_bytes + progress.state_bytes + frozen + batch.bytes(),
         }
     }
 }
@@ -233,6 +234,18 @@ impl Reads for AtMost<'_> {
         self.reads.events_from(first, &mut |event| {
             self.count(0)?;
             visit(event)
+        })
+    }
+
+    /// Not counted, as single keys are not.
+    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {
+        self.reads.state_row(name, read)
+    }
+
+    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError> {
+        self.reads.state_rows(names, &mut |name, row| {
+            self.count(row.len())?;
+            visit(name, row)
         })
     }
 }

@@ -1,18 +1,18 @@
 //! Snapshots: the state machine's content as a stream of checked frames, in both directions with constant memory.
 //!
-//! The stream opens with the 8 bytes `hmnysnap` and the format version (u32, big endian; 1). Frames follow:
+//! The stream opens with the 8 bytes `hmnysnap` and the format version (u32, big endian; 2). Frames follow:
 //!
 //! | offset | bytes | meaning |
 //! | --- | --- | --- |
 //! | 0 | 4 | length of the payload, big endian |
 //! | 4 | 4 | CRC-32 (IEEE) of kind and payload, big endian |
-//! | 8 | 1 | kind: 1 head, 2 rows of `latest`, 3 rows of `log`, 4 end |
+//! | 8 | 1 | kind: 1 head, 2 rows of `latest`, 3 rows of `log`, 4 end, 5 replicated rows of `state` |
 //! | 9 | | payload |
 //!
-//! One head, rows of `latest`, rows of `log`, one end, in this order; nothing behind the end. The head is a [`Head`] as
+//! One head, rows of `latest`, rows of `log`, rows of `state`, one end, in this order; nothing behind the end. The head is a [`Head`] as
 //! protobuf. Rows stand one after the other in ascending order of their keys, each as key length (u32, big endian), key,
-//! row length (u32, big endian), row as in the tree, its checksum included. The end carries the number of rows of `latest`
-//! and of `log`, u64 each, big endian. Rows that compaction gave up are left out, so two members at one applied index
+//! row length (u32, big endian), row as in the tree, its checksum included. The end carries the number of rows of each
+//! table, u64 each, big endian. Rows that compaction gave up are left out, so two members at one applied index
 //! write the same bytes.
 
 pub(crate) mod read;
@@ -22,8 +22,8 @@ use crate::tree::meta::MembershipRow;
 
 const MAGIC: [u8; 8] = *b"hmnysnap";
 
-/// Version of the stream that this release writes, and the newest it reads.
-pub(crate) const STREAM_VERSION: u32 = 1;
+/// Version of the stream that this release writes, and the only one it reads: version 1 was never released.
+pub(crate) const STREAM_VERSION: u32 = 2;
 
 const FRAME_HEAD_BYTES: usize = 9;
 
@@ -37,6 +37,7 @@ const KIND_HEAD: u8 = 1;
 const KIND_LATEST: u8 = 2;
 const KIND_LOG: u8 = 3;
 const KIND_END: u8 = 4;
+const KIND_STATE: u8 = 5;
 
 /// What a snapshot stands for.
 #[derive(Clone, PartialEq, prost::Message)]

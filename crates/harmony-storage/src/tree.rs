@@ -5,7 +5,7 @@
 //! | --- | --- | --- |
 //! | [`Table::Latest`] | the key's bytes | the key's newest record, see [`record`]; overwritten in place |
 //! | [`Table::Log`] | revision (u64) and sub (u32), big endian | the event and the record it replaced; appended |
-//! | [`Table::State`] | a name | what else belongs to the state machine, see [`meta`] |
+//! | [`Table::State`] | a name | what else belongs to the state machine, see [`meta`] and [`rows`] |
 //!
 //! The traits hide which library holds the pages; only [`redb`] names it.
 
@@ -13,6 +13,7 @@ pub(crate) mod backend;
 pub(crate) mod meta;
 pub(crate) mod record;
 pub(crate) mod redb;
+pub(crate) mod rows;
 
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use harmony_types::{KeyRange, Membership, StorageError};
 
 use crate::tree::meta::{self, Progress};
-use crate::tree::record::{EventRef, VersionRef, WrittenAt};
-use crate::tree::{KvView, Table};
+use crate::tree::record::{EventRef, VersionRef, WrittenAt, check_crc};
+use crate::tree::{KvView, Table, Visit};
 
 /// Takes the newest version of one key; says whether to go on.
 pub(crate) type VisitVersion<'a> =
@@ -19,7 +19,10 @@ pub(crate) type ReadVersion<'a> = &'a mut dyn FnMut(VersionRef<'_>) -> Result<()
 /// Takes one event; says whether to go on.
 pub(crate) type VisitEvent<'a> = &'a mut dyn FnMut(EventRef<'_>) -> Result<ControlFlow<()>, StorageError>;
 
-/// The two tables that the data model reads.
+/// Takes one row of `state`, its checksum off.
+pub(crate) type ReadRow<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), StorageError>;
+
+/// The tables, as the data model reads them.
 pub(crate) trait Reads {
     /// How far the state machine is.
     fn progress(&self) -> &Progress;
@@ -39,6 +42,12 @@ pub(crate) trait Reads {
 
     /// Visits the events written at `first` or later, in order.
     fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError>;
+
+    /// Hands a replicated row of `state` to `read`; false when there is none.
+    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError>;
+
+    /// Visits the replicated rows of `state` with a name in `names`, which is not empty, in order, their checksums off.
+    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError>;
 }
 
 /// The whole state machine at one applied index. Shared by all readers until the next apply; never changes.
@@ -90,5 +99,15 @@ impl Reads for View {
     fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
         let bounds = (Bound::Included(&first.log_key()[..]), Bound::Unbounded);
         self.tree.scan(Table::Log, bounds, &mut |key, row| visit(EventRef::decode(key, row)?))
+    }
+
+    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {
+        self.tree.get(Table::State, name, &mut |row| read(check_crc(Table::State, name, row)?))
+    }
+
+    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError> {
+        self.tree.scan(Table::State, names.bounds(), &mut |name, row| {
+            visit(name, check_crc(Table::State, name, row)?)
+        })
     }
 }

@@ -6,11 +6,14 @@ mod common;
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use common::{Store, put};
 use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::command::Compact;
 use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::Seed;
+use harmony_types::lease::{LeaseGrant, LeaseRevoke};
+use harmony_types::txn::Put;
 use harmony_types::{CommandKind, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Storage};
 
 fn config() -> StorageConfig {
@@ -19,9 +22,19 @@ fn config() -> StorageConfig {
     config
 }
 
+/// Keys with a history, some of them leased, compactions and revokes.
 fn commands() -> Vec<CommandKind> {
     let mut commands = Vec::new();
     for number in 0..12 {
+        let lease = i64::try_from(number / 4).unwrap() + 1;
+        match number % 4 {
+            0 => commands.push(CommandKind::LeaseGrant(LeaseGrant { id: lease, ttl: 60 })),
+            3 => commands.push(CommandKind::LeaseRevoke(LeaseRevoke { id: lease - 1 })),
+            _ => {
+                let key = Bytes::from(format!("leased{}", number % 3));
+                commands.push(CommandKind::Put(Put { key, lease, ..Put::default() }));
+            }
+        }
         commands.push(put(&format!("k{}", number % 5), &"v".repeat(number * 100)));
         if number % 5 == 4 {
             commands.push(CommandKind::Compact(Compact { revision: i64::try_from(number).unwrap() }));

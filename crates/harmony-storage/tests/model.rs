@@ -11,7 +11,7 @@ use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
 use harmony_types::txn::{Put, Range, RangeOutcome, Txn, TxnOp, TxnOpKind};
-use harmony_types::{CommandKind, Outcome, OutcomeKind, Refusal, Rng, Storage};
+use harmony_types::{CommandKind, LeaseId, Outcome, OutcomeKind, Refusal, Rng, Storage};
 
 /// What storage's error means to a client.
 fn refusal(error: StorageError) -> Refusal {
@@ -45,6 +45,17 @@ fn check_all(store: &Store, model: &Model) {
         );
     }
     assert_eq!(storage.hash_kv(0).unwrap().hash_revision, model.revision);
+    check_leases(store, model);
+}
+
+/// Every lease with its keys.
+fn check_leases(store: &Store, model: &Model) {
+    let storage = store.storage();
+    assert_eq!(storage.leases().unwrap(), model.leases.values().copied().collect::<Vec<_>>());
+    for id in 1..=5 {
+        let expected = model.leases.get(&id).map(|lease| (*lease, model.leased(id)));
+        assert_eq!(storage.lease_with_keys(LeaseId(id)).unwrap(), expected);
+    }
 }
 
 /// The same state by way of a snapshot.
@@ -110,6 +121,7 @@ fn random_commands_do_what_the_model_does() {
                 assert_eq!(outcome, model.apply(command), "{command:?}");
             }
             check_reads(&store, &model, rng);
+            check_leases(&store, &model);
             disturb(&mut store, rng);
         }
         check_all(&store, &model);

@@ -4,6 +4,9 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::lease::{
+    LeaseCheckpoint, LeaseCheckpointOutcome, LeaseGrant, LeaseGrantOutcome, LeaseRevoke, LeaseRevokeOutcome,
+};
 use crate::txn::{
     DeleteRange, DeleteRangeOutcome, OpOutcome, OpOutcomeKind, Put, PutOutcome, Txn, TxnOutcome,
 };
@@ -13,8 +16,8 @@ use crate::txn::{
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Command {
     /// Which change. `None` after decoding means a kind that this release does not know: the node stops rather than
-    /// skip it. Tags 6 to 15 belong to leases, alarms, users and roles.
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5")]
+    /// skip it. Tags 9 to 15 belong to alarms, users and roles.
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: Option<CommandKind>,
 }
 
@@ -36,6 +39,15 @@ pub enum CommandKind {
     /// A member tells its name and where clients reach it.
     #[prost(message, tag = "5")]
     PublishMember(PublishMember),
+    /// Grant a lease.
+    #[prost(message, tag = "6")]
+    LeaseGrant(LeaseGrant),
+    /// End a lease and delete its keys.
+    #[prost(message, tag = "7")]
+    LeaseRevoke(LeaseRevoke),
+    /// Make known how much of some leases is left.
+    #[prost(message, tag = "8")]
+    LeaseCheckpoint(LeaseCheckpoint),
 }
 
 /// Gives up the history before a revision, which itself stays readable.
@@ -81,6 +93,10 @@ pub enum Refusal {
     NoSpace = 5,
     /// The command breaks a rule that is checked before proposing: a peer with other rules let it through.
     Invalid = 6,
+    /// A lease with this id exists.
+    LeaseExists = 7,
+    /// The lease would live longer than any may.
+    LeaseTtlTooLarge = 8,
 }
 
 /// What applying an entry returned.
@@ -90,7 +106,7 @@ pub struct Outcome {
     #[prost(int64, tag = "1")]
     pub revision: i64,
     /// What happened; `None` for entries that are no command (a new leader's first entry, membership changes).
-    #[prost(oneof = "OutcomeKind", tags = "2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "OutcomeKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<OutcomeKind>,
 }
 
@@ -115,6 +131,15 @@ pub enum OutcomeKind {
     /// A member's attributes were taken in.
     #[prost(bool, tag = "7")]
     PublishMember(bool),
+    /// A lease was granted.
+    #[prost(message, tag = "8")]
+    LeaseGrant(LeaseGrantOutcome),
+    /// A lease and its keys are gone.
+    #[prost(message, tag = "9")]
+    LeaseRevoke(LeaseRevokeOutcome),
+    /// What is left of some leases is known.
+    #[prost(message, tag = "10")]
+    LeaseCheckpoint(LeaseCheckpointOutcome),
 }
 
 impl Command {
@@ -149,6 +174,7 @@ impl Outcome {
 mod tests {
     use super::*;
     use crate::kv::KeyValue;
+    use crate::lease::LeaseRemaining;
     use crate::txn::{Compare, CompareResult, CompareTarget, Range, RangeOutcome, TxnOp, TxnOpKind};
 
     fn hex(bytes: &[u8]) -> String {
@@ -211,6 +237,11 @@ mod tests {
             }),
             "2a0b080712016e1a0163220170",
         );
+        check_command(CommandKind::LeaseGrant(LeaseGrant { id: 7, ttl: 60 }), "32040807103c");
+        check_command(CommandKind::LeaseRevoke(LeaseRevoke { id: 7 }), "3a020807");
+        let leases =
+            vec![LeaseRemaining { id: 7, remaining_ttl: 9 }, LeaseRemaining { id: 8, remaining_ttl: 0 }];
+        check_command(CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases }), "420a0a04080710090a020808");
         let compares = [
             CompareTarget::Version(1),
             CompareTarget::CreateRevision(2),
@@ -269,6 +300,9 @@ mod tests {
             ),
             (OutcomeKind::Compact(4), "08053004"),
             (OutcomeKind::PublishMember(true), "08053801"),
+            (OutcomeKind::LeaseGrant(LeaseGrantOutcome { id: 7, ttl: 60 }), "080542040807103c"),
+            (OutcomeKind::LeaseRevoke(LeaseRevokeOutcome { deleted: 2 }), "08054a020802"),
+            (OutcomeKind::LeaseCheckpoint(LeaseCheckpointOutcome { known: 1 }), "080552020801"),
         ];
         for (kind, golden) in kinds {
             let outcome = Outcome { revision: 5, kind: Some(kind) };

@@ -9,7 +9,7 @@
 //! 1. [`id`], [`log`], [`membership`]: who takes part, and what is replicated.
 //! 2. [`wal`], [`storage`], [`application`]: what a log, a storage and a state machine promise.
 //! 3. [`raft`], [`transport`]: the node between them.
-//! 4. [`revision`], [`kv`], [`txn`], [`command`]: the data model and the commands that change it.
+//! 4. [`revision`], [`kv`], [`txn`], [`lease`], [`command`]: the data model and the commands that change it.
 //! 5. [`fs`], [`clock`]: how files and time enter, so that a test can replace both.
 //! 6. [`config`], [`limits`], [`error`]: bounds and refusals.
 //! 7. [`testing`], and with the feature `fake` the `fake` module: a disk that crashes, a clock that obeys.
@@ -24,6 +24,7 @@ pub mod fake;
 pub mod fs;
 pub mod id;
 pub mod kv;
+pub mod lease;
 pub mod limits;
 pub mod log;
 pub mod membership;
@@ -42,6 +43,7 @@ pub use error::{NodeError, RequestError, StorageError, WalError};
 pub use fs::{File, FileSystem, OpenMode};
 pub use id::{ClusterId, LeaseId, NodeId, WatchId};
 pub use kv::{Event, EventType, KeyRange, KeyValue};
+pub use lease::Lease;
 pub use log::{Entry, EntryType, HardState, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Term};
 pub use membership::{Member, Membership, Role};
 pub use raft::{ConfChange, ConfChangeType, Message, MessageType, RaftNode, Ready, Status};

@@ -52,6 +52,9 @@ pub const ELECTION_HEARTBEATS_MIN: u64 = 5;
 /// Storage quota when none is given, bytes, as etcd's.
 pub const QUOTA_BYTES: u64 = 2 << 30;
 
+/// Longest TTL of a lease, seconds, as etcd's.
+pub const LEASE_TTL_S_MAX: i64 = 9_000_000_000;
+
 /// Entry data in one append message, bytes.
 pub const APPEND_BYTES_MAX: u64 = 1 << 20;
 

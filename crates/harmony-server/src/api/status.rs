@@ -78,6 +78,8 @@ impl From<Refusal> for ApiError {
             Refusal::Compacted => Self::COMPACTED,
             Refusal::FutureRevision => Self::FUTURE_REVISION,
             Refusal::NoSpace => Self::NO_SPACE,
+            Refusal::LeaseExists => Self::new(Code::FailedPrecondition, "etcdserver: lease already exists"),
+            Refusal::LeaseTtlTooLarge => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
             Refusal::Unspecified | Refusal::Invalid => {
                 Self::new(Code::InvalidArgument, "etcdserver: request is not valid on every member")
             }
@@ -163,6 +165,8 @@ mod tests {
             "etcdserver: mvcc: required revision is a future revision",
         );
         check(Refusal::NoSpace, Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+        check(Refusal::LeaseExists, Code::FailedPrecondition, "etcdserver: lease already exists");
+        check(Refusal::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use harmony_types::{KeyValue, Refusal, StorageError};
 
 use super::{At, OpError, history};
 use crate::batch::Batch;
+use crate::lease;
 use crate::tree::NEXT;
 use crate::tree::record::{Version, VersionBuf};
 
@@ -24,16 +25,7 @@ pub(crate) fn check_put(batch: &Batch, put: &Put) -> Result<(), OpError> {
             return Err(OpError::Refused(Refusal::KeyNotFound));
         }
     }
-    check_lease(put)
-}
-
-/// Whether the lease to attach exists. etcd refuses a put of its own for its lease first, one in a transaction for its key.
-///
-/// # Errors
-/// [`Refusal::LeaseNotFound`].
-pub(crate) fn check_lease(put: &Put) -> Result<(), OpError> {
-    // There are no leases yet, so none can be attached.
-    if put.lease != 0 { Err(OpError::Refused(Refusal::LeaseNotFound)) } else { Ok(()) }
+    lease::require(batch, put.lease)
 }
 
 /// Writes one key.
@@ -58,6 +50,7 @@ pub(crate) fn put(batch: &mut Batch, put: &Put) -> Result<PutOutcome, StorageErr
             _ => put.value.clone(),
         },
     };
+    lease::move_key(batch, &put.key, live.map_or(0, |before| before.lease), version.lease);
     let prev_kv = live.filter(|_| put.prev_kv).map(|before| key_value(&put.key, before));
     batch.write(put.key.clone(), version, before);
     Ok(PutOutcome { prev_kv })
@@ -82,10 +75,16 @@ pub(crate) fn delete_range(
         if delete.prev_kv {
             outcome.prev_kvs.push(key_value(&key, &before));
         }
-        let tombstone = VersionBuf::tombstone(batch.next_write());
-        batch.write(key, tombstone, Some(before));
+        self::delete(batch, key, before);
     }
     Ok(outcome)
+}
+
+/// Deletes one key, whose live version is `before`.
+pub(crate) fn delete(batch: &mut Batch, key: Bytes, before: VersionBuf) {
+    lease::move_key(batch, &key, before.lease, 0);
+    let tombstone = VersionBuf::tombstone(batch.next_write());
+    batch.write(key, tombstone, Some(before));
 }
 
 fn key_value(key: &Bytes, version: &VersionBuf) -> KeyValue {

@@ -8,12 +8,12 @@ use harmony_types::{Applied, LogIndex, Membership, Revision, SnapshotMeta, Stora
 use prost::Message as _;
 
 use super::{
-    FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, MAGIC,
+    FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, KIND_STATE, MAGIC,
     STREAM_VERSION, frame_crc,
 };
 use crate::tree::meta::{self, Progress};
-use crate::tree::record::{EventRef, VersionRef};
-use crate::tree::{Durability, KvEngine, Table};
+use crate::tree::record::{EventRef, VersionRef, check_crc};
+use crate::tree::{Durability, KvEngine, Table, rows};
 
 /// Rows written between two commits, bytes.
 const COMMIT_BYTES: usize = 8 << 20;
@@ -55,7 +55,7 @@ pub(crate) fn install(
         boundary_pending: true,
         ..Progress::EMPTY
     };
-    Rows { tree, last: None, table: Table::Latest, counts: [0; 2] }.copy(&mut frames, &mut progress)?;
+    Rows { tree, last: None, table: Table::Latest, counts: [0; 3] }.copy(&mut frames, &mut progress)?;
     // The members come from Raft's own record of the snapshot where there is one: both must be the same.
     if !snapshot.membership.voters.is_empty() && snapshot.membership.voters != membership.voters {
         return Err(frames.corrupt("the snapshot's members are not those announced"));
@@ -102,7 +102,7 @@ impl Frames<'_> {
             return Err(self.corrupt("this is no snapshot"));
         }
         let found = u32::from_be_bytes(version.try_into().expect("4 bytes were read"));
-        if STREAM_VERSION < found {
+        if found != STREAM_VERSION {
             let place = "the snapshot stream".to_owned();
             return Err(StorageError::UnsupportedVersion { place, found, supported: STREAM_VERSION });
         }
@@ -141,7 +141,7 @@ struct Rows<'a> {
     tree: &'a dyn KvEngine,
     table: Table,
     last: Option<Vec<u8>>,
-    counts: [u64; 2],
+    counts: [u64; 3],
 }
 
 impl Rows<'_> {
@@ -152,7 +152,8 @@ impl Rows<'_> {
             let (kind, payload) = frames.next()?;
             let table = match kind {
                 KIND_LATEST if self.table == Table::Latest => Table::Latest,
-                KIND_LOG => Table::Log,
+                KIND_LOG if self.table != Table::State => Table::Log,
+                KIND_STATE => Table::State,
                 KIND_END => {
                     self.write(frames, &group, progress)?;
                     let counts: Vec<u8> = self.counts.iter().flat_map(|rows| rows.to_be_bytes()).collect();
@@ -224,16 +225,25 @@ impl Rows<'_> {
             return Err(frames.corrupt("rows out of order"));
         }
         let bytes = (key.len() + row.len()) as u64;
-        let written = if table == Table::Latest {
-            self.counts[0] += 1;
-            progress.latest_bytes += bytes;
-            VersionRef::decode_latest(key, row)?.written
-        } else {
-            self.counts[1] += 1;
-            progress.log_bytes += bytes;
-            EventRef::decode(key, row)?.version.written
+        let written = match table {
+            Table::Latest => {
+                self.counts[0] += 1;
+                progress.latest_bytes += bytes;
+                Some(VersionRef::decode_latest(key, row)?.written)
+            }
+            Table::Log => {
+                self.counts[1] += 1;
+                progress.log_bytes += bytes;
+                Some(EventRef::decode(key, row)?.version.written)
+            }
+            Table::State => {
+                self.counts[2] += 1;
+                progress.state_bytes += bytes;
+                rows::check(key, check_crc(table, key, row)?)?;
+                None
+            }
         };
-        if progress.revision < written.revision {
+        if written.is_some_and(|written| progress.revision < written.revision) {
             return Err(frames.corrupt("a row is newer than the snapshot"));
         }
         let last = self.last.get_or_insert_default();

@@ -8,7 +8,8 @@ use harmony_types::{ClusterId, StorageError};
 use prost::Message as _;
 
 use super::{
-    FRAME_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, MAGIC, STREAM_VERSION, frame_crc,
+    FRAME_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, KIND_STATE, MAGIC, STREAM_VERSION,
+    frame_crc,
 };
 use crate::canonical;
 use crate::tree::meta::MembershipRow;
@@ -19,7 +20,7 @@ use crate::view::View;
 pub(crate) struct SnapshotStream {
     view: Arc<View>,
     next: Next,
-    rows: [u64; 2],
+    rows: [u64; 3],
     frame: Vec<u8>,
     read: usize,
 }
@@ -34,7 +35,7 @@ enum Next {
 
 impl SnapshotStream {
     pub(crate) fn new(view: Arc<View>, cluster: ClusterId) -> Self {
-        Self { view, next: Next::Head(cluster), rows: [0; 2], frame: Vec::new(), read: 0 }
+        Self { view, next: Next::Head(cluster), rows: [0; 3], frame: Vec::new(), read: 0 }
     }
 
     fn fill(&mut self) -> Result<(), StorageError> {
@@ -74,7 +75,8 @@ impl SnapshotStream {
         })?;
         let (kind, slot, behind) = match table {
             Table::Latest => (KIND_LATEST, 0, Next::Rows { table: Table::Log, after: None }),
-            _ => (KIND_LOG, 1, Next::End),
+            Table::Log => (KIND_LOG, 1, Next::Rows { table: Table::State, after: None }),
+            Table::State => (KIND_STATE, 2, Next::End),
         };
         self.rows[slot] += rows;
         if last.is_none() {

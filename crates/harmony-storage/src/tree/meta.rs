@@ -1,13 +1,14 @@
-//! The rows of the `state` table: everything of the state machine that is not a key.
+//! The rows of the `state` table that say what the file is and how far it is; those that commands change are in
+//! [`super::rows`].
 //!
 //! | row | value (integers big endian) |
 //! | --- | --- |
-//! | `format` | version of the whole file, u32; 1 |
+//! | `format` | version of the whole file, u32; 2 |
 //! | `identity` | cluster id u64, member id u64 (0: none) |
-//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log` (u64 each), flags u8 (bit 0: see [`Progress::boundary_pending`]) |
+//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state` (u64 each), flags u8 (bit 0: see [`Progress::boundary_pending`]) |
 //! | `membership` | a [`MembershipRow`] as protobuf |
 //!
-//! Each value ends with a checksum as in [`super::record`]. `format` is read first; a newer one is refused.
+//! Each value ends with a checksum as in [`super::record`]. `format` is read first; any other one is refused.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,8 +21,8 @@ use prost::Message as _;
 use super::record::{check_crc, corrupt, put_crc};
 use super::{KvView, KvWriter, Table};
 
-/// Version of the tree's format that this release writes, and the newest it reads.
-pub(crate) const FORMAT_VERSION: u32 = 1;
+/// Version of the tree's format that this release writes, and the only one it reads: version 1 was never released.
+pub(crate) const FORMAT_VERSION: u32 = 2;
 
 const FORMAT: &[u8] = b"format";
 const IDENTITY: &[u8] = b"identity";
@@ -45,6 +46,8 @@ pub(crate) struct Progress {
     pub(crate) latest_bytes: u64,
     /// Bytes of keys and values in `log`.
     pub(crate) log_bytes: u64,
+    /// Bytes of keys and values of the replicated rows in `state`.
+    pub(crate) state_bytes: u64,
     /// The file came as a snapshot and the write-ahead log may not know yet that it starts behind it.
     pub(crate) boundary_pending: bool,
 }
@@ -58,6 +61,7 @@ impl Progress {
         dropped: Revision(0),
         latest_bytes: 0,
         log_bytes: 0,
+        state_bytes: 0,
         boundary_pending: false,
     };
 
@@ -73,7 +77,7 @@ impl Progress {
 
     pub(crate) fn write(&self, writer: &mut dyn KvWriter) -> Result<(), StorageError> {
         self.check();
-        let mut row = Vec::with_capacity(64);
+        let mut row = Vec::with_capacity(72);
         for number in [
             self.applied.index.0,
             self.applied.term.0,
@@ -82,17 +86,18 @@ impl Progress {
             self.dropped.0,
             self.latest_bytes,
             self.log_bytes,
+            self.state_bytes,
         ] {
             row.extend_from_slice(&number.to_be_bytes());
         }
         row.push(u8::from(self.boundary_pending));
-        put_row(writer, PROGRESS, row)
+        put_row(writer, PROGRESS, row).map(drop)
     }
 
     pub(crate) fn read(view: &dyn KvView) -> Result<Self, StorageError> {
         let row = get_row(view, PROGRESS)?;
         let (numbers, flags) = match row.split_last() {
-            Some((flags, numbers)) if numbers.len() == 56 && *flags <= 1 => (numbers, *flags),
+            Some((flags, numbers)) if numbers.len() == 64 && *flags <= 1 => (numbers, *flags),
             _ => return Err(corrupt(Table::State, PROGRESS, "the row makes no sense")),
         };
         let number = |slot: usize| u64_at(numbers, slot);
@@ -103,6 +108,7 @@ impl Progress {
             dropped: Revision(number(4)),
             latest_bytes: number(5),
             log_bytes: number(6),
+            state_bytes: number(7),
             boundary_pending: flags == 1,
         };
         progress.check();
@@ -119,16 +125,16 @@ pub(crate) fn write_head(writer: &mut dyn KvWriter, identity: Identity) -> Resul
     put_row(writer, FORMAT, FORMAT_VERSION.to_be_bytes().to_vec())?;
     let mut row = identity.cluster.0.to_be_bytes().to_vec();
     row.extend_from_slice(&NodeId::or_zero(identity.node).to_be_bytes());
-    put_row(writer, IDENTITY, row)
+    put_row(writer, IDENTITY, row).map(drop)
 }
 
-/// Refuses a tree of a newer format; then returns whose it is: cluster, and member or 0.
+/// Refuses a tree of another format; then returns whose it is: cluster, and member or 0.
 pub(crate) fn read_head(view: &dyn KvView, file: &str) -> Result<(ClusterId, u64), StorageError> {
     let format = get_row(view, FORMAT)?;
     let format: [u8; 4] =
         format.as_slice().try_into().map_err(|_| corrupt(Table::State, FORMAT, "the row is not 4 bytes"))?;
     let found = u32::from_be_bytes(format);
-    if FORMAT_VERSION < found {
+    if found != FORMAT_VERSION {
         return Err(StorageError::UnsupportedVersion {
             place: file.to_owned(),
             found,
@@ -146,7 +152,7 @@ pub(crate) fn write_membership(
     writer: &mut dyn KvWriter,
     membership: &Membership,
 ) -> Result<(), StorageError> {
-    put_row(writer, MEMBERSHIP, encode_membership(membership))
+    put_row(writer, MEMBERSHIP, encode_membership(membership)).map(drop)
 }
 
 /// The bytes of a [`MembershipRow`]: the same for the same members.
@@ -160,10 +166,15 @@ pub(crate) fn read_membership(view: &dyn KvView) -> Result<Membership, StorageEr
     row.try_into().map_err(|reason: String| corrupt(Table::State, MEMBERSHIP, &reason))
 }
 
-fn put_row(writer: &mut dyn KvWriter, name: &[u8], mut row: Vec<u8>) -> Result<(), StorageError> {
+/// Writes a row of `state` with its checksum; returns how many bytes it takes, and how many it replaced.
+pub(crate) fn put_row(
+    writer: &mut dyn KvWriter,
+    name: &[u8],
+    mut row: Vec<u8>,
+) -> Result<(usize, Option<usize>), StorageError> {
     put_crc(name, &mut row);
-    writer.put(Table::State, name, &row)?;
-    Ok(())
+    let replaced = writer.put(Table::State, name, &row)?;
+    Ok((row.len(), replaced))
 }
 
 fn get_row(view: &dyn KvView, name: &[u8]) -> Result<Vec<u8>, StorageError> {

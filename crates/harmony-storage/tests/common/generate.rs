@@ -4,6 +4,7 @@ use bytes::Bytes;
 use harmony_types::CommandKind;
 use harmony_types::command::Compact;
 use harmony_types::fake::seed::SeededRng;
+use harmony_types::lease::{LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke};
 use harmony_types::txn::{Compare, CompareTarget, DeleteRange, Put, Range, Txn, TxnOp, TxnOpKind};
 
 const KEYS: [&str; 8] = ["a", "ab", "abc", "b", "ba", "c", "d", "\u{7f}"];
@@ -42,13 +43,38 @@ impl Generate<'_> {
         Bytes::from(self.rng.bytes(length))
     }
 
+    /// A lease, one of a few; of those, 5 is never granted.
+    fn lease(&mut self) -> i64 {
+        if self.rng.chance(1, 30) { 5 } else { self.small() + 1 }
+    }
+
+    fn lease_command(&mut self) -> CommandKind {
+        match self.rng.below(8) {
+            0..=3 => {
+                let ttl = *self.rng.pick(&[0, 1, 60, 60, 9_000_000_000, 9_000_000_001]);
+                let id = if self.rng.chance(1, 10) { 0 } else { self.small() + 1 };
+                CommandKind::LeaseGrant(LeaseGrant { id, ttl })
+            }
+            4..=5 => CommandKind::LeaseRevoke(LeaseRevoke { id: self.lease() }),
+            _ => {
+                let count = self.rng.below(3);
+                let mut one = || LeaseRemaining { id: self.lease(), remaining_ttl: self.small() * 30 };
+                let mut leases: Vec<_> = (0..count).map(|_| one()).collect();
+                if self.rng.chance(1, 10) {
+                    leases.push(LeaseRemaining { id: 1, remaining_ttl: -1 });
+                }
+                CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases })
+            }
+        }
+    }
+
     pub fn put(&mut self) -> Put {
         let ignore_value = self.rng.chance(1, 8);
         let ignore_lease = self.rng.chance(1, 8);
         Put {
             key: self.key(),
             value: if ignore_value { Bytes::new() } else { self.value() },
-            lease: i64::from(!ignore_lease && self.rng.chance(1, 30)),
+            lease: if !ignore_lease && self.rng.chance(1, 4) { self.lease() } else { 0 },
             prev_kv: self.rng.chance(1, 2),
             ignore_value,
             ignore_lease,
@@ -129,10 +155,11 @@ impl Generate<'_> {
     }
 
     pub fn command(&mut self) -> CommandKind {
-        match self.rng.below(20) {
+        match self.rng.below(25) {
             0..=9 => CommandKind::Put(self.put()),
             10..=12 => CommandKind::DeleteRange(self.delete()),
             13..=18 => CommandKind::Txn(self.txn(2)),
+            19..=23 => self.lease_command(),
             _ => CommandKind::Compact(Compact { revision: self.some_revision() }),
         }
     }

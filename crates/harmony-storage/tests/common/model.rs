@@ -4,11 +4,12 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use harmony_types::lease::{LeaseCheckpointOutcome, LeaseGrantOutcome, LeaseRevokeOutcome};
 use harmony_types::txn::{
     Compare, CompareTarget, DeleteRange, DeleteRangeOutcome, OpOutcome, OpOutcomeKind, Put, PutOutcome,
     Range, RangeOutcome, Txn, TxnOp, TxnOpKind, TxnOutcome,
 };
-use harmony_types::{CommandKind, KeyRange, KeyValue, Outcome, OutcomeKind, Refusal};
+use harmony_types::{CommandKind, KeyRange, KeyValue, Lease, LeaseId, Outcome, OutcomeKind, Refusal};
 use prost::Message as _;
 
 pub type State = BTreeMap<Bytes, KeyValue>;
@@ -26,12 +27,13 @@ struct Write {
 pub struct Model {
     pub revision: i64,
     pub compact: i64,
+    pub leases: BTreeMap<i64, Lease>,
     writes: Vec<Write>,
 }
 
 impl Model {
     pub fn new() -> Self {
-        Self { revision: 1, compact: 0, writes: Vec::new() }
+        Self { revision: 1, compact: 0, leases: BTreeMap::new(), writes: Vec::new() }
     }
 
     pub fn state_at(&self, revision: i64) -> State {
@@ -43,6 +45,25 @@ impl Model {
             };
         }
         state
+    }
+
+    /// The keys of a lease, as the newest state has them.
+    pub fn leased(&self, id: i64) -> Vec<Bytes> {
+        let state = self.state_at(self.revision);
+        state.into_values().filter(|kv| kv.lease == id).map(|kv| kv.key).collect()
+    }
+
+    fn check_lease(&self, id: i64) -> Result<(), Refusal> {
+        if id == 0 || self.leases.contains_key(&id) { Ok(()) } else { Err(Refusal::LeaseNotFound) }
+    }
+
+    fn check_grant(&self, id: i64, ttl: i64) -> Result<(), Refusal> {
+        match (id, ttl) {
+            (_, 9_000_000_001..) => Err(Refusal::LeaseTtlTooLarge),
+            (0, _) | (_, ..=0) => Err(Refusal::Invalid),
+            _ if self.leases.contains_key(&id) => Err(Refusal::LeaseExists),
+            _ => Ok(()),
+        }
     }
 
     fn check_revision(&self, revision: i64) -> Result<(), Refusal> {
@@ -65,7 +86,7 @@ impl Model {
         let mut run = Run { model: self, state: before.clone(), before, writes: Vec::new() };
         let done = match kind {
             // A put of its own is refused for its lease first, one in a transaction for its key.
-            CommandKind::Put(put) if put.lease != 0 => Err(Refusal::LeaseNotFound),
+            CommandKind::Put(put) if run.model.check_lease(put.lease).is_err() => Err(Refusal::LeaseNotFound),
             CommandKind::Put(put) => run.check_put(put).map(|()| OutcomeKind::Put(run.put(put))),
             CommandKind::DeleteRange(delete) => Ok(OutcomeKind::DeleteRange(run.delete(delete))),
             CommandKind::Txn(txn) if txn.validate(usize::MAX).is_err() => Err(Refusal::Invalid),
@@ -76,8 +97,31 @@ impl Model {
             }
             CommandKind::Compact(request) => Ok(OutcomeKind::Compact(request.revision)),
             CommandKind::PublishMember(_) => Ok(OutcomeKind::PublishMember(false)),
+            CommandKind::LeaseGrant(request) => run
+                .model
+                .check_grant(request.id, request.ttl)
+                .map(|()| OutcomeKind::LeaseGrant(LeaseGrantOutcome { id: request.id, ttl: request.ttl })),
+            CommandKind::LeaseRevoke(request) => run.model.check_lease(request.id).map(|()| {
+                let keys = run.model.leased(request.id);
+                for key in &keys {
+                    run.write(key, None);
+                }
+                OutcomeKind::LeaseRevoke(LeaseRevokeOutcome { deleted: i64::try_from(keys.len()).unwrap() })
+            }),
+            CommandKind::LeaseCheckpoint(request) => {
+                let exists = |id| run.model.leases.contains_key(&id);
+                let known = request.leases.iter().filter(|lease| exists(lease.id)).count();
+                let known = i64::try_from(known).unwrap();
+                match request.leases.iter().any(|lease| lease.remaining_ttl < 0) {
+                    true => Err(Refusal::Invalid),
+                    false => Ok(OutcomeKind::LeaseCheckpoint(LeaseCheckpointOutcome { known })),
+                }
+            }
         };
         let writes = run.writes;
+        if done.is_ok() {
+            self.change_leases(kind);
+        }
         if let Ok(OutcomeKind::Compact(revision)) = &done {
             self.compact = *revision;
         }
@@ -88,6 +132,26 @@ impl Model {
         match done {
             Ok(kind) => Outcome { revision: self.revision, kind: Some(kind) },
             Err(refusal) => Outcome::refused(self.revision, refusal),
+        }
+    }
+
+    fn change_leases(&mut self, kind: &CommandKind) {
+        match kind {
+            CommandKind::LeaseGrant(request) => {
+                let lease = Lease { id: LeaseId(request.id), ttl_s: request.ttl, remaining_ttl_s: 0 };
+                self.leases.insert(request.id, lease);
+            }
+            CommandKind::LeaseRevoke(request) => {
+                self.leases.remove(&request.id);
+            }
+            CommandKind::LeaseCheckpoint(request) => {
+                for remaining in &request.leases {
+                    if let Some(lease) = self.leases.get_mut(&remaining.id) {
+                        lease.remaining_ttl_s = remaining.remaining_ttl.min(lease.ttl_s);
+                    }
+                }
+            }
+            _ => {}
         }
     }
 
@@ -190,7 +254,7 @@ impl Run<'_> {
         if (put.ignore_value || put.ignore_lease) && !self.before.contains_key(&put.key) {
             return Err(Refusal::KeyNotFound);
         }
-        if put.lease != 0 { Err(Refusal::LeaseNotFound) } else { Ok(()) }
+        self.model.check_lease(put.lease)
     }
 
     fn put(&mut self, put: &Put) -> PutOutcome {
@@ -205,7 +269,10 @@ impl Run<'_> {
                 Some(prev) if put.ignore_value => prev.value.clone(),
                 _ => put.value.clone(),
             },
-            lease: put.lease,
+            lease: match &prev {
+                Some(prev) if put.ignore_lease => prev.lease,
+                _ => put.lease,
+            },
         };
         self.write(&put.key, Some(kv));
         PutOutcome { prev_kv: prev.filter(|_| put.prev_kv) }

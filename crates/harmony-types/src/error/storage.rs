@@ -85,8 +85,10 @@ pub enum StorageError {
         /// The newest.
         current: Revision,
     },
-    /// Written by a newer release. Nothing was changed on disk.
-    #[error("{place} has format version {found}; this release reads up to {supported}: use a newer release")]
+    /// Written by another release, usually a newer one. Nothing was changed on disk.
+    #[error(
+        "{place} has format version {found}; this release reads {supported}: use the release that wrote it, or a newer one"
+    )]
     UnsupportedVersion {
         /// File or stream.
         place: String,

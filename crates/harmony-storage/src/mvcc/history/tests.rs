@@ -7,9 +7,10 @@ use bytes::Bytes;
 use harmony_types::Revision;
 
 use super::*;
+use crate::tree::Visit;
 use crate::tree::meta::Progress;
 use crate::tree::record::Version;
-use crate::view::VisitEvent;
+use crate::view::{ReadRow, VisitEvent};
 
 /// A log of one key `k`: what each revision made of it, and how it knows the version before.
 #[derive(Default)]
@@ -57,6 +58,14 @@ impl Reads for Log {
                 break;
             }
         }
+        Ok(())
+    }
+
+    fn state_row(&self, _: &[u8], _: ReadRow<'_>) -> Result<bool, StorageError> {
+        Ok(false)
+    }
+
+    fn state_rows(&self, _: &KeyRange, _: Visit<'_>) -> Result<(), StorageError> {
         Ok(())
     }
 }

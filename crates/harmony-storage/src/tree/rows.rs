@@ -1,0 +1,149 @@
+//! The rows of `state` that commands change: what is replicated and is no key. Their names have a slash; those of the
+//! rows in [`super::meta`] have none.
+//!
+//! | row | value |
+//! | --- | --- |
+//! | `lease/`, id (u64, big endian) | a [`LeaseRow`] as protobuf |
+//! | `leased/`, lease id (u64, big endian), key | nothing: the key is attached to the lease |
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use harmony_types::{KeyRange, Lease, LeaseId, StorageError};
+use prost::Message as _;
+
+use super::Table;
+use super::record::corrupt;
+
+const LEASE: &[u8] = b"lease/";
+const LEASED: &[u8] = b"leased/";
+const ID_BYTES: usize = 8;
+
+/// Whether a row is one of these.
+pub(crate) fn is_replicated(name: &[u8]) -> bool {
+    name.contains(&b'/')
+}
+
+/// Checks that a row, its checksum off, is one that this release knows.
+///
+/// # Errors
+/// [`StorageError::CorruptRecord`].
+pub(crate) fn check(name: &[u8], row: &[u8]) -> Result<(), StorageError> {
+    if name.starts_with(LEASE) {
+        decode_lease(name, row).map(drop)
+    } else if name.starts_with(LEASED) {
+        let named = leased_key(name)?;
+        if row.is_empty() && !named.is_empty() { Ok(()) } else { Err(senseless(name)) }
+    } else {
+        Err(corrupt(Table::State, name, "no row of this release"))
+    }
+}
+
+fn senseless(name: &[u8]) -> StorageError {
+    corrupt(Table::State, name, "the row makes no sense")
+}
+
+/// A lease in its row.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct LeaseRow {
+    #[prost(int64, tag = "1")]
+    ttl_s: i64,
+    #[prost(int64, tag = "2")]
+    remaining_ttl_s: i64,
+}
+
+fn with_id(prefix: &[u8], id: LeaseId, key: &[u8]) -> Bytes {
+    let mut name = BytesMut::with_capacity(prefix.len() + ID_BYTES + key.len());
+    name.put_slice(prefix);
+    name.put_u64(id.0.cast_unsigned());
+    name.put_slice(key);
+    name.freeze()
+}
+
+/// Name of a lease's row.
+pub(crate) fn lease(id: LeaseId) -> Bytes {
+    with_id(LEASE, id, &[])
+}
+
+/// All leases.
+pub(crate) fn leases() -> KeyRange {
+    KeyRange::prefix(LEASE)
+}
+
+/// Name of the row that attaches a key.
+pub(crate) fn leased(id: LeaseId, key: &[u8]) -> Bytes {
+    with_id(LEASED, id, key)
+}
+
+/// The rows of all keys attached to a lease, in the order of the keys.
+pub(crate) fn leased_by(id: LeaseId) -> KeyRange {
+    KeyRange::prefix(&with_id(LEASED, id, &[]))
+}
+
+/// The key that such a row attaches.
+///
+/// # Errors
+/// [`StorageError::CorruptRecord`].
+pub(crate) fn leased_key(name: &[u8]) -> Result<&[u8], StorageError> {
+    name.get(LEASED.len() + ID_BYTES..).ok_or_else(|| senseless(name))
+}
+
+pub(crate) fn encode_lease(lease: &Lease) -> Bytes {
+    LeaseRow { ttl_s: lease.ttl_s, remaining_ttl_s: lease.remaining_ttl_s }.encode_to_vec().into()
+}
+
+/// Reads a lease's row.
+///
+/// # Errors
+/// [`StorageError::CorruptRecord`].
+pub(crate) fn decode_lease(name: &[u8], row: &[u8]) -> Result<Lease, StorageError> {
+    let id = name.strip_prefix(LEASE).and_then(|id| id.try_into().ok()).ok_or_else(|| senseless(name))?;
+    let LeaseRow { ttl_s, remaining_ttl_s } = LeaseRow::decode(row).map_err(|_| senseless(name))?;
+    let lease = Lease { id: LeaseId(u64::from_be_bytes(id).cast_signed()), ttl_s, remaining_ttl_s };
+    let is_possible = lease.id != LeaseId(0) && 0 < ttl_s && (0..=ttl_s).contains(&remaining_ttl_s);
+    if is_possible { Ok(lease) } else { Err(senseless(name)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_keep_their_bytes() {
+        let granted = Lease { id: LeaseId(258), ttl_s: 60, remaining_ttl_s: 7 };
+        assert_eq!(lease(granted.id), &b"lease/\0\0\0\0\0\0\x01\x02"[..]);
+        assert_eq!(encode_lease(&granted), &b"\x08\x3c\x10\x07"[..]);
+        assert_eq!(decode_lease(&lease(granted.id), &encode_lease(&granted)).unwrap(), granted);
+        assert_eq!(leased(LeaseId(-1), b"k"), &b"leased/\xff\xff\xff\xff\xff\xff\xff\xffk"[..]);
+        assert_eq!(leased_key(&leased(LeaseId(-1), b"k")).unwrap(), b"k");
+    }
+
+    #[test]
+    fn a_row_that_makes_no_sense_is_refused() {
+        check(&lease(LeaseId(1)), b"\x08\x3c").unwrap();
+        check(&leased(LeaseId(1), b"k"), b"").unwrap();
+        for (name, row) in [
+            (&b"progress"[..], &b""[..]),
+            (b"other/1", b""),
+            (b"lease/1", b"\x08\x3c"),
+            (&lease(LeaseId(0)), b"\x08\x3c"),
+            (&lease(LeaseId(1)), b""),
+            (&lease(LeaseId(1)), b"\x08\x3c\x10\x3d"),
+            (&lease(LeaseId(1)), b"\xff"),
+            (b"leased/1", b""),
+            (&leased(LeaseId(1), b""), b""),
+            (&leased(LeaseId(1), b"k"), b"x"),
+        ] {
+            let error = check(name, row).unwrap_err();
+            assert!(matches!(error, StorageError::CorruptRecord { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_rows_of_one_lease_are_no_other_ones() {
+        let range = leased_by(LeaseId(1));
+        assert!(
+            range.contains(&leased(LeaseId(1), b"\0")) && range.contains(&leased(LeaseId(1), b"\xff\xff"))
+        );
+        assert!(!range.contains(&leased(LeaseId(2), b"\0")) && !range.contains(&lease(LeaseId(1))));
+        assert!(!leases().contains(&leased(LeaseId(1), b"k")));
+    }
+}
