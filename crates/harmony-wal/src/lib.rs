@@ -84,8 +84,11 @@ mod tail;
 mod wal;
 mod writer;
 
-pub use harmony_types::config::WalConfig;
-pub use harmony_types::{Wal, WalError, WalOffset, WalRecord};
+pub use harmony_types::config::{Identity, WalConfig};
+pub use harmony_types::{
+    Clock, ClusterId, Entry, EntryType, File, FileSystem, HardState, LogBounds, LogIndex, NodeId, OpenMode,
+    RecordType, Term, Wal, WalError, WalOffset, WalRecord,
+};
 
 pub use batched::{BatchOptions, BatchedWal};
 pub use dump::{DumpOptions, VerifyReport, dump, verify};

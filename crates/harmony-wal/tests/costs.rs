@@ -1,0 +1,110 @@
+//! What each call asks of the file system, as the table in the crate's documentation has it.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests, outside of the functions that clippy exempts")]
+
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use harmony_types::config::WalConfig;
+use harmony_types::fake::fs::{CallKind, MemoryFileSystem};
+use harmony_types::{Entry, LogIndex, Term};
+use harmony_wal::{FileWal, Wal};
+
+struct Log {
+    disk: MemoryFileSystem,
+    wal: FileWal,
+}
+
+impl Log {
+    fn new(segment_bytes: u64, cache_bytes: u64) -> Self {
+        let disk = MemoryFileSystem::new();
+        let config = WalConfig { segment_bytes, cache_bytes, ..WalConfig::default() };
+        let wal = FileWal::open(Arc::new(disk.clone()), Path::new("/wal"), config).unwrap();
+        disk.start_trace(CallKind::ALL);
+        Self { disk, wal }
+    }
+
+    fn append(&self, entries: u64) {
+        let first = self.wal.bounds().last.0 + 1;
+        let data = Bytes::from_static(&[7; 256]);
+        let entry =
+            |index| Entry { term: Term(1), index: LogIndex(index), data: data.clone(), ..Entry::default() };
+        let entries: Vec<Entry> = (first..first + entries).map(entry).collect();
+        self.wal.append_many(None, &entries).unwrap();
+    }
+
+    fn synced(&self, entries: u64) {
+        self.append(entries);
+        self.wal.sync().unwrap();
+    }
+
+    fn read(&self, first: u64, entries: u64) {
+        let range = LogIndex(first)..LogIndex(first + entries);
+        assert_eq!(self.wal.entries(range, u64::MAX).unwrap().len() as u64, entries);
+    }
+
+    /// First words of the calls that `run` made.
+    #[track_caller]
+    fn check(&self, run: impl FnOnce(&Self), calls: &str) {
+        self.disk.take_trace();
+        run(self);
+        let first_word = |line: &String| line.split_whitespace().next().unwrap_or_default().to_owned();
+        let made: Vec<String> = self.disk.take_trace().iter().map(first_word).collect();
+        assert_eq!(made.join(" "), calls);
+    }
+}
+
+#[test]
+fn an_append_asks_nothing_and_a_sync_writes_and_syncs_once() {
+    let log = Log::new(1 << 20, 1 << 20);
+    log.check(|log| log.append(1), "");
+    log.check(|log| log.wal.sync().unwrap(), "write write sync");
+    for entries in [1, 64] {
+        log.check(|log| log.append(entries), "");
+        log.check(|log| log.wal.sync().unwrap(), "write sync");
+        log.check(|log| log.wal.sync().unwrap(), "");
+    }
+    log.check(|log| (0..100).for_each(|_| log.synced(1)), &["write sync"; 100].join(" "));
+    log.check(|log| log.wal.truncate(LogIndex(100)).unwrap(), "");
+    log.append(1);
+    log.check(|log| log.wal.close().unwrap(), "write sync");
+}
+
+#[test]
+fn large_groups_are_written_before_the_sync() {
+    let log = Log::new(64 << 20, 1 << 20);
+    log.append(14_000);
+    log.check(|log| log.append(1_000), "write");
+}
+
+#[test]
+fn a_segment_costs_four_syncs_and_a_released_one_saves_its_space() {
+    let log = Log::new(64 << 10, 1 << 20);
+    let old = "write sync";
+    let (new, spare) = ("open allocate write sync rename sync_dir", "write sync rename sync_dir");
+    let (seal, group) = ("write sync", "write write sync");
+    log.check(|log| log.synced(300), &[old, new, seal, group].join(" "));
+    let (note, empty) = ("write sync", "rename sync_dir open set_len allocate sync");
+    log.check(|log| log.wal.release(LogIndex(290)).unwrap(), &[note, empty].join(" "));
+    log.check(|log| log.synced(300), &[old, spare, seal, group].join(" "));
+}
+
+#[test]
+fn reads_ask_nothing_of_the_cache_and_once_for_what_stands_together() {
+    let log = Log::new(4 << 20, 16 << 10);
+    log.synced(6_000);
+    log.check(|log| log.read(5_990, 10), "");
+    log.check(|log| log.read(10, 1), "read");
+    // A frame of 296 bytes each, 1 MiB at once.
+    log.check(|log| log.read(10, 3_500), "read");
+    log.check(|log| log.read(10, 3_600), "read read");
+    log.check(
+        |log| {
+            log.wal.bounds();
+            log.wal.hard_state();
+            log.wal.term(LogIndex(10)).unwrap();
+        },
+        "",
+    );
+}
