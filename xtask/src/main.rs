@@ -4,6 +4,7 @@
 //! - `ci`: everything that a change must pass, with `test` in it.
 //! - `phase-check`: the crates stack in one direction, each stands alone, and the contract between them is frozen.
 //! - `proto`: the server's wire code from its `.proto` files.
+//! - `publish-check`: each crate of the stack could be published as it is.
 //! - `bench`: our crates beside their peers.
 
 #![allow(clippy::print_stdout)]
@@ -12,6 +13,7 @@ mod bench;
 mod ci;
 mod phase_check;
 mod proto;
+mod publish_check;
 mod step;
 mod suite;
 
@@ -44,6 +46,12 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
+    /// Check that each crate of the stack could be published: manifests, files, and that packages build in their order.
+    PublishCheck {
+        /// Only what needs neither the registry nor a build.
+        #[arg(long)]
+        quick: bool,
+    },
     /// Measure our crates beside their peers, which are built apart from the workspace.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -56,6 +64,7 @@ fn main() -> ExitCode {
         Task::PhaseCheck { bless: true, .. } => phase_check::bless(),
         Task::PhaseCheck { bless: false, no_tests } => phase_check::run(!no_tests),
         Task::Proto { check } => proto::run(check),
+        Task::PublishCheck { quick } => publish_check::run(quick),
         Task::Bench(bench) => bench::run(&bench),
     };
     match result {
