@@ -95,13 +95,20 @@ impl Span<'_> {
         let mut bytes = vec![0; usize::try_from(frame_end(last) - start).expect("a span fits in memory")];
         let path = &self.segment.path;
         self.segment.file.read_at(&mut bytes, start).map_err(WalError::io("read", path))?;
-        let bytes = Bytes::from(bytes);
-        for (index, slot) in self.slots {
+        let place = |slot: &Slot| {
             let at = usize::try_from(u64::from(slot.offset.byte()) - start).expect("within the span");
-            let frame = bytes.slice(at..at + frame::frame_bytes(slot.payload_bytes as usize));
-            let (header, payload) = checked(&frame, slot.offset, *index, path)?;
+            at..at + HEADER_BYTES + slot.payload_bytes as usize
+        };
+        let mut headers = Vec::with_capacity(self.slots.len());
+        for (index, slot) in self.slots {
+            headers.push(checked(&mut bytes[place(slot)], slot.offset, *index, path)?);
+        }
+        // Shared by all entries of the span, each with one reference to it.
+        let bytes = Bytes::from(bytes);
+        for ((index, slot), header) in self.slots.iter().zip(headers) {
+            let payload = place(slot).start + HEADER_BYTES..place(slot).end;
             let entry = (header.index == *index && header.kind == Kind::Record(RecordType::Entry).to_u8())
-                .then(|| record::decode_entry(header.index, header.term, &payload))
+                .then(|| record::decode_entry(header.index, header.term, &bytes, payload))
                 .flatten();
             entries.push(entry.ok_or_else(|| WalError::CorruptRecord {
                 path: path.clone(),
@@ -114,23 +121,19 @@ impl Span<'_> {
     }
 }
 
-/// Header and payload of a frame that must stand at `offset` with the size it has here.
+/// Header of a frame, given without its padding and trailer, that must stand at `offset` with the size it has here.
 fn checked(
-    frame: &Bytes,
+    frame: &mut [u8],
     offset: WalOffset,
     index: LogIndex,
     path: &std::path::Path,
-) -> Result<(Header, Bytes), WalError> {
-    let bytes = frame.first_chunk().expect("a frame is longer than its header");
-    let header = Header::decode(bytes);
-    let sized = header.plausible() && header.frame_bytes() == frame.len();
+) -> Result<Header, WalError> {
+    let header = Header::decode(frame.first_chunk().expect("a frame is longer than its header"));
+    let sized = header.plausible() && HEADER_BYTES + header.payload_bytes() == frame.len();
     // A length that was damaged: compare over the bytes that the frame was written with.
-    let payload_bytes =
-        if sized { header.payload_bytes() } else { frame.len() - HEADER_BYTES - frame::TRAILER_BYTES };
-    let payload = frame.slice(HEADER_BYTES..HEADER_BYTES + payload_bytes);
-    let expected = frame::checksum(offset, bytes, &payload);
+    let expected = frame::checksum_in_place(offset, frame);
     if sized && expected == header.crc {
-        return Ok((header, payload));
+        return Ok(header);
     }
     Err(WalError::CrcMismatch {
         path: path.to_owned(),

@@ -42,6 +42,8 @@ pub(crate) const PAYLOAD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX + 1;
 /// What a disk writes whole or not at all.
 pub(crate) const SECTOR_BYTES: usize = 512;
 
+/// Where the checksum stands in the header.
+const CRC_AT: usize = 24;
 const ALIGN: usize = 8;
 const END_MARK: u8 = 0xA5;
 
@@ -166,14 +168,14 @@ pub(crate) fn encode(
     header[31] = meta.kind.to_u8();
     let link = link_of(at, chain, &header);
     header[28..31].copy_from_slice(&link.to_le_bytes()[..3]);
-    let crc = crc_of(at, &header, prefix, data);
-    header[24..28].copy_from_slice(&crc.to_le_bytes());
 
     let start = out.len();
     out.reserve(bytes);
     out.extend_from_slice(&header);
     out.extend_from_slice(prefix);
     out.extend_from_slice(data);
+    let crc = checksum_in_place(at, &mut out[start..]);
+    out[start + CRC_AT..][..4].copy_from_slice(&crc.to_le_bytes());
     out.resize(start + bytes - TRAILER_BYTES, 0);
     let poor = poor_sectors(at.byte(), &out[start..]).to_le_bytes();
     out.extend_from_slice(&[poor[0], poor[1], poor[2], END_MARK]);
@@ -186,9 +188,35 @@ pub(crate) fn link_holds(at: WalOffset, chain: u32, bytes: &[u8; HEADER_BYTES]) 
     header.plausible() && header.link == link_of(at, chain, bytes)
 }
 
-/// The checksum computed over the header and payload at the start of `frame`, whatever the header says it is.
+/// The checksum computed over header and payload, whatever the header says it is.
 pub(crate) fn checksum(at: WalOffset, header: &[u8; HEADER_BYTES], payload: &[u8]) -> u32 {
-    crc_of(at, header, payload, &[])
+    let mut hasher = Hasher::new_with_initial(header_checksum(at, header));
+    hasher.update(payload);
+    hasher.finalize()
+}
+
+/// The checksum of a frame at `at` before its payload: the payload's bytes go on from it.
+pub(crate) fn header_checksum(at: WalOffset, header: &[u8; HEADER_BYTES]) -> u32 {
+    let mut covered = [0; HEADER_BYTES - 4];
+    covered[..CRC_AT].copy_from_slice(&header[..CRC_AT]);
+    covered[CRC_AT..].copy_from_slice(&header[CRC_AT + 4..]);
+    let mut hasher = Hasher::new_with_initial(seed(at));
+    hasher.update(&covered);
+    hasher.finalize()
+}
+
+/// As [`checksum`], of a frame without its padding and trailer. A short run of bytes costs a CRC almost as much as a
+/// payload of a hundred: this moves the bytes before the checksum up to those behind it for a moment, and takes one run.
+pub(crate) fn checksum_in_place(at: WalOffset, frame: &mut [u8]) -> u32 {
+    let (mut first, mut crc) = ([0; CRC_AT], [0; 4]);
+    first.copy_from_slice(&frame[..CRC_AT]);
+    crc.copy_from_slice(&frame[CRC_AT..CRC_AT + 4]);
+    frame[4..CRC_AT + 4].copy_from_slice(&first);
+    let mut hasher = Hasher::new_with_initial(seed(at));
+    hasher.update(&frame[4..]);
+    frame[..CRC_AT].copy_from_slice(&first);
+    frame[CRC_AT..CRC_AT + 4].copy_from_slice(&crc);
+    hasher.finalize()
 }
 
 /// How many sectors the trailer at the end of `frame` says are poor; `None` without end mark.
@@ -234,23 +262,6 @@ fn link_of(at: WalOffset, chain: u32, header: &[u8; HEADER_BYTES]) -> u32 {
     hasher.finalize() & 0xff_ffff
 }
 
-fn crc_of(at: WalOffset, header: &[u8; HEADER_BYTES], prefix: &[u8], data: &[u8]) -> u32 {
-    let mut hasher = Hasher::new_with_initial(header_checksum(at, header));
-    hasher.update(prefix);
-    hasher.update(data);
-    hasher.finalize()
-}
-
-/// The checksum of a frame at `at` before its payload: the payload's bytes go on from it.
-pub(crate) fn header_checksum(at: WalOffset, header: &[u8; HEADER_BYTES]) -> u32 {
-    let mut hasher = Hasher::new_with_initial(seed(at));
-    let mut covered = [0; 28];
-    covered[..24].copy_from_slice(&header[..24]);
-    covered[24..].copy_from_slice(&header[28..]);
-    hasher.update(&covered);
-    hasher.finalize()
-}
-
 pub(crate) fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
@@ -287,6 +298,18 @@ mod tests {
     }
 
     const GOLDEN: &str = "28000000a000000007000000000000000300000000000000c076a2299c420f0100616263000000a5";
+
+    #[test]
+    fn one_run_gives_the_same_checksum_and_leaves_the_frame_as_it_was() {
+        let at = WalOffset::new(9, 800);
+        let mut frame = Vec::new();
+        let crc = encode(&mut frame, at, 5, &meta(), &[1], &[3; 77]);
+        let length = HEADER_BYTES + 78;
+        let before = frame.clone();
+        assert_eq!(checksum_in_place(at, &mut frame[..length]), crc);
+        assert_eq!(frame, before);
+        assert_eq!(checksum(at, header(&frame), &frame[HEADER_BYTES..length]), crc);
+    }
 
     #[test]
     fn a_frame_validates_only_where_it_was_written() {

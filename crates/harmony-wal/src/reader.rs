@@ -41,17 +41,26 @@ impl SegmentReader {
 
     /// `bytes` bytes from `at` on.
     pub(crate) fn window(&mut self, at: u64, bytes: usize) -> Result<&[u8], WalError> {
+        self.window_mut(at, bytes).map(|window| &*window)
+    }
+
+    fn window_mut(&mut self, at: u64, bytes: usize) -> Result<&mut [u8], WalError> {
         let end = self.buffer_at + self.buffer.len() as u64;
         if at < self.buffer_at || end < at + bytes as u64 {
             let left = self.file_bytes.saturating_sub(at).min(CHUNK_BYTES as u64);
-            self.buffer.clear();
+            // Only what the buffer grows by is cleared: the rest is read over.
             self.buffer.resize(bytes.max(usize::try_from(left).expect("at most a chunk")), 0);
-            let read = self.file.read_at(&mut self.buffer, at).map_err(WalError::io("read", &self.path))?;
-            self.buffer[read..].fill(0);
+            match self.file.read_at(&mut self.buffer, at) {
+                Ok(read) => self.buffer[read..].fill(0),
+                Err(error) => {
+                    self.buffer.clear();
+                    return Err(WalError::io("read", &self.path)(error));
+                }
+            }
             self.buffer_at = at;
         }
         let start = usize::try_from(at - self.buffer_at).expect("within the buffer");
-        Ok(&self.buffer[start..start + bytes])
+        Ok(&mut self.buffer[start..start + bytes])
     }
 
     /// The frame at byte `at` behind a frame with checksum `chain`.
@@ -66,8 +75,8 @@ impl SegmentReader {
         if self.file_bytes < u64::from(at) + header.frame_bytes() as u64 {
             return Ok(Step::Stop);
         }
-        let payload = self.payload(at, &header)?;
-        let good = frame::checksum(offset, &bytes, payload) == header.crc;
+        let bytes = HEADER_BYTES + header.payload_bytes();
+        let good = frame::checksum_in_place(offset, self.window_mut(u64::from(at), bytes)?) == header.crc;
         Ok(if good { Step::Frame(header) } else { Step::Stop })
     }
 

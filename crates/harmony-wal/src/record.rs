@@ -17,10 +17,15 @@ pub(crate) fn decode_state(index: LogIndex, term: Term, payload: &[u8]) -> Optio
     Some(HardState { term, vote: NodeId::new(vote), commit: index })
 }
 
-/// The entry of an `Entry` record; `None` when the first byte is no entry type.
-pub(crate) fn decode_entry(index: LogIndex, term: Term, payload: &Bytes) -> Option<Entry> {
-    let entry_type = EntryType::from_u8(*payload.first()?)?;
-    Some(Entry { term, index, entry_type, data: payload.slice(1..) })
+/// The entry of an `Entry` record with its payload at `place` of `bytes`; `None` when the first byte is no entry type.
+pub(crate) fn decode_entry(
+    index: LogIndex,
+    term: Term,
+    bytes: &Bytes,
+    place: std::ops::Range<usize>,
+) -> Option<Entry> {
+    let entry_type = EntryType::from_u8(*bytes[place.clone()].first()?)?;
+    Some(Entry { term, index, entry_type, data: bytes.slice(place.start + 1..place.end) })
 }
 
 #[cfg(test)]
@@ -36,9 +41,9 @@ mod tests {
 
     #[test]
     fn an_entry_needs_its_type() {
-        let entry = decode_entry(LogIndex(1), Term(2), &Bytes::from_static(b"\x02ab")).unwrap();
+        let entry = decode_entry(LogIndex(1), Term(2), &Bytes::from_static(b"-\x02ab"), 1..4).unwrap();
         assert_eq!((entry.entry_type, &entry.data[..]), (EntryType::ConfChangeV2, &b"ab"[..]));
-        assert_eq!(decode_entry(LogIndex(1), Term(2), &Bytes::new()), None);
-        assert_eq!(decode_entry(LogIndex(1), Term(2), &Bytes::from_static(b"\x03")), None);
+        assert_eq!(decode_entry(LogIndex(1), Term(2), &Bytes::new(), 0..0), None);
+        assert_eq!(decode_entry(LogIndex(1), Term(2), &Bytes::from_static(b"\x03"), 0..1), None);
     }
 }

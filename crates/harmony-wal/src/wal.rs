@@ -288,7 +288,7 @@ impl Wal for FileWal {
         let (index, term) = (record.index, record.term);
         let offset = match record.record_type {
             RecordType::Entry => {
-                let entry = record::decode_entry(index, term, &record.data)
+                let entry = record::decode_entry(index, term, &record.data, 0..record.data.len())
                     .ok_or_else(|| state.invalid(index, "the record's first byte is no entry type"))?;
                 check_entries(&state, std::slice::from_ref(&entry))?;
                 self.check_room(&state, [0, record.data.len()].into_iter())?;
