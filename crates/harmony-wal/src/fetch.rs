@@ -99,14 +99,15 @@ impl Span<'_> {
             let at = usize::try_from(u64::from(slot.offset.byte()) - start).expect("within the span");
             at..at + HEADER_BYTES + slot.payload_bytes as usize
         };
-        let mut headers = Vec::with_capacity(self.slots.len());
         for (index, slot) in self.slots {
-            headers.push(checked(&mut bytes[place(slot)], slot.offset, *index, path)?);
+            check(&mut bytes[place(slot)], slot.offset, *index, path)?;
         }
         // Shared by all entries of the span, each with one reference to it.
         let bytes = Bytes::from(bytes);
-        for ((index, slot), header) in self.slots.iter().zip(headers) {
-            let payload = place(slot).start + HEADER_BYTES..place(slot).end;
+        for (index, slot) in self.slots {
+            let place = place(slot);
+            let header = Header::decode(bytes[place.clone()].first_chunk().expect("checked above"));
+            let payload = place.start + HEADER_BYTES..place.end;
             let entry = (header.index == *index && header.kind == Kind::Record(RecordType::Entry).to_u8())
                 .then(|| record::decode_entry(header.index, header.term, &bytes, payload))
                 .flatten();
@@ -121,19 +122,19 @@ impl Span<'_> {
     }
 }
 
-/// Header of a frame, given without its padding and trailer, that must stand at `offset` with the size it has here.
-fn checked(
+/// Checks a frame, given without its padding and trailer, that must stand at `offset` with the size it has here.
+fn check(
     frame: &mut [u8],
     offset: WalOffset,
     index: LogIndex,
     path: &std::path::Path,
-) -> Result<Header, WalError> {
+) -> Result<(), WalError> {
     let header = Header::decode(frame.first_chunk().expect("a frame is longer than its header"));
     let sized = header.plausible() && HEADER_BYTES + header.payload_bytes() == frame.len();
     // A length that was damaged: compare over the bytes that the frame was written with.
     let expected = frame::checksum_in_place(offset, frame);
     if sized && expected == header.crc {
-        return Ok(header);
+        return Ok(());
     }
     Err(WalError::CrcMismatch {
         path: path.to_owned(),
