@@ -22,9 +22,9 @@ const FIXED_BYTES: i64 = 96 << 10;
 const OPEN_BYTES_MAX: i64 = 2 << 20;
 /// While appends outrun the disk: two buffers that hold 4 MiB and may have grown to twice that, and entries that the
 /// cache must keep until they are written.
-const UNWRITTEN_BYTES_MAX: i64 = 24 << 20;
-/// 32 blocks of the index that are kept for reuse.
-const SPARE_BYTES_MAX: i64 = 32 * (48 << 10);
+const UNWRITTEN_BYTES_MAX: i64 = 32 << 20;
+/// 32 blocks of the index that are kept for reuse, and as many of the cache.
+const SPARE_BYTES_MAX: i64 = 32 * (48 << 10) + 32 * (32 << 10);
 
 fn open(dir: &Path) -> FileWal {
     let (segment_bytes, cache_bytes) = (SEGMENT_BYTES.unsigned_abs(), CACHE_BYTES.unsigned_abs());
