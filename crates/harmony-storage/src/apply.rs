@@ -8,6 +8,7 @@ use harmony_types::{
 };
 use prost::Message as _;
 
+use crate::alarm;
 use crate::batch::Batch;
 use crate::lease;
 use crate::mvcc::{OpError, compact, txn, write};
@@ -42,6 +43,7 @@ pub(crate) fn entry(batch: &mut Batch, entry: &Entry) -> Result<Outcome, Storage
 /// Runs a command. A refusal comes before its first write.
 fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
     const INVALID: OpError = OpError::Refused(Refusal::Invalid);
+    batch.settings().alarms.admit(kind).map_err(OpError::Refused)?;
     match kind {
         CommandKind::Put(put) => {
             put.validate().map_err(|_| INVALID)?;
@@ -65,16 +67,19 @@ fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
         CommandKind::LeaseCheckpoint(request) => {
             Ok(OutcomeKind::LeaseCheckpoint(lease::checkpoint(batch, request)?))
         }
+        CommandKind::Alarm(request) => {
+            Ok(OutcomeKind::Alarm(alarm::change(batch, request).map_err(OpError::Refused)?))
+        }
     }
 }
 
 /// Takes a member's name and addresses in; false when there is no such member (any more).
 fn publish_member(batch: &mut Batch, published: &PublishMember) -> bool {
     let Some(id) = NodeId::new(published.id) else { return false };
-    if !batch.membership().contains(id) {
+    if !batch.settings().membership.contains(id) {
         return false;
     }
-    let mut membership = Membership::clone(batch.membership());
+    let mut membership = Membership::clone(&batch.settings().membership);
     let role = if membership.is_voter(id) { Role::Voter } else { Role::Learner };
     let member = membership.members.entry(id).or_insert_with(|| Member {
         id,

@@ -6,8 +6,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use harmony_types::{KeyRange, Membership, Revision, StorageError};
+use harmony_types::{Alarms, KeyRange, Membership, Revision, StorageError};
 
+use crate::settings::Settings;
 use crate::tree::meta::{self, Progress};
 use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, VersionRef, WrittenAt};
 use crate::tree::{KvWriter, NEXT, STOP, Table, Visit};
@@ -36,10 +37,10 @@ impl Base {
         }
     }
 
-    fn membership(&self) -> &Arc<Membership> {
+    fn settings(&self) -> &Settings {
         match self {
-            Self::Tree(view) => &view.membership,
-            Self::Frozen(batch) => batch.membership(),
+            Self::Tree(view) => &view.settings,
+            Self::Frozen(batch) => &batch.settings,
         }
     }
 }
@@ -103,7 +104,7 @@ pub(crate) struct Batch {
     base: Base,
     /// As the base's, moved on by every command.
     pub(crate) progress: Progress,
-    membership: Option<Arc<Membership>>,
+    settings: Settings,
     newest: BTreeMap<Bytes, VersionBuf>,
     events: Vec<Event>,
     /// Replicated rows of `state` that changed; `None`: removed.
@@ -121,7 +122,7 @@ pub(crate) struct Batch {
 /// A state of a batch to go back to.
 pub(crate) struct Mark {
     progress: Progress,
-    membership: Option<Arc<Membership>>,
+    settings: Settings,
     events: usize,
     bytes: u64,
 }
@@ -131,8 +132,8 @@ impl Batch {
     pub(crate) fn new(base: Base) -> Self {
         Self {
             progress: *base.progress(),
+            settings: base.settings().clone(),
             base,
-            membership: None,
             newest: BTreeMap::new(),
             events: Vec::new(),
             rows: BTreeMap::new(),
@@ -152,7 +153,7 @@ impl Batch {
     pub(crate) fn is_clean(&self) -> bool {
         self.events.is_empty()
             && self.rows.is_empty()
-            && self.membership.is_none()
+            && self.settings.is_same(self.base.settings())
             && self.progress == *self.base.progress()
     }
 
@@ -171,7 +172,7 @@ impl Batch {
         Self {
             base: self.base.clone(),
             progress: self.progress,
-            membership: self.membership.clone(),
+            settings: self.settings.clone(),
             newest: self.newest.clone(),
             events: self.events.clone(),
             rows: self.rows.clone(),
@@ -202,7 +203,7 @@ impl Batch {
         self.keep();
         Mark {
             progress: self.progress,
-            membership: self.membership.clone(),
+            settings: self.settings.clone(),
             events: self.events.len(),
             bytes: self.bytes,
         }
@@ -229,18 +230,23 @@ impl Batch {
                 None => self.rows.remove(&name),
             };
         }
-        let Mark { progress, membership, bytes, .. } = mark;
-        (self.progress, self.membership, self.bytes, self.writes) = (progress, membership, bytes, 0);
+        let Mark { progress, settings, bytes, .. } = mark;
+        (self.progress, self.settings, self.bytes, self.writes) = (progress, settings, bytes, 0);
     }
 
-    /// The members after the commands so far.
-    pub(crate) fn membership(&self) -> &Arc<Membership> {
-        self.membership.as_ref().unwrap_or_else(|| self.base.membership())
+    /// The settings after the commands so far.
+    pub(crate) fn settings(&self) -> &Settings {
+        &self.settings
     }
 
     /// Sets the members.
     pub(crate) fn set_membership(&mut self, membership: Membership) {
-        self.membership = Some(Arc::new(membership));
+        self.settings.membership = Arc::new(membership);
+    }
+
+    /// Sets the alarms; their rows are the caller's.
+    pub(crate) fn set_alarms(&mut self, alarms: Alarms) {
+        self.settings.alarms = Arc::new(alarms);
     }
 
     /// Where the next write of the command under way goes.
@@ -327,8 +333,8 @@ impl Batch {
             progress.state_bytes += row.as_ref().map_or(0, |_| with_name(added));
             progress.state_bytes -= replaced.map_or(0, with_name);
         }
-        if let Some(membership) = &self.membership {
-            meta::write_membership(writer, membership)?;
+        if !Arc::ptr_eq(&self.settings.membership, &self.base.settings().membership) {
+            meta::write_membership(writer, &self.settings.membership)?;
         }
         Ok(())
     }

@@ -36,9 +36,10 @@
 //! # }
 //! ```
 //!
-//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc` and `lease` (what
-//! commands do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
+//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease` and
+//! `alarm` (what commands do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
 
+mod alarm;
 mod apply;
 mod batch;
 mod canonical;
@@ -47,6 +48,7 @@ mod memory;
 mod mvcc;
 mod reads;
 mod recovery;
+mod settings;
 mod snapshot;
 mod tree;
 mod unified;

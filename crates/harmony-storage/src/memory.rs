@@ -11,9 +11,10 @@ use std::cell::Cell;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
-use harmony_types::{KeyRange, Membership, StorageError};
+use harmony_types::{KeyRange, StorageError};
 
 use crate::batch::{Base, Batch, Mark};
+use crate::settings::Settings;
 use crate::tree::Visit;
 use crate::tree::meta::Progress;
 use crate::tree::record::{EventRef, WrittenAt};
@@ -35,7 +36,7 @@ pub(crate) struct Memory {
 /// How far the state machine is.
 pub(crate) struct Published {
     pub(crate) progress: Progress,
-    pub(crate) membership: Arc<Membership>,
+    pub(crate) settings: Settings,
     /// Bytes of keys and records, in the tree and, estimated, in memory.
     pub(crate) bytes: u64,
 }
@@ -49,7 +50,7 @@ impl Published {
         let progress = batch.progress;
         Self {
             progress,
-            membership: Arc::clone(batch.membership()),
+            settings: batch.settings().clone(),
             bytes: progress.latest_bytes + progress.log_bytes + progress.state_bytes + frozen + batch.bytes(),
         }
     }

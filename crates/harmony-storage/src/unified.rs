@@ -263,8 +263,7 @@ impl UnifiedStorage {
             compact::step(writer, &mut progress, compact_rows)?;
             progress.write(writer)
         })?;
-        let view =
-            Arc::new(View { tree: tree.view()?, progress, membership: Arc::clone(batch.membership()) });
+        let view = Arc::new(View { tree: tree.view()?, progress, settings: batch.settings().clone() });
         self.memory.rebase(&view);
         Ok(Some(view))
     }
@@ -331,7 +330,7 @@ impl Storage for UnifiedStorage {
             reason,
         })?;
         let _applying = self.applying();
-        if *self.published().membership != Membership::default() {
+        if *self.published().settings.membership != Membership::default() {
             return Ok(());
         }
         self.memory.change(|batch| {
@@ -389,7 +388,7 @@ impl Storage for UnifiedStorage {
         let end = bounds.last.next();
         let entries = if first < end { self.wal.entries(first..end, u64::MAX)? } else { Vec::new() };
         Ok(Recovered {
-            membership: Membership::clone(&view.membership),
+            membership: Membership::clone(&view.settings.membership),
             hard_state: self.wal.hard_state(),
             entries,
         })
@@ -469,7 +468,7 @@ impl Storage for UnifiedStorage {
     }
 
     fn membership(&self) -> Membership {
-        Membership::clone(&self.published().membership)
+        Membership::clone(&self.published().settings.membership)
     }
 
     fn query(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
@@ -481,7 +480,7 @@ impl Storage for UnifiedStorage {
         let meta = SnapshotMeta {
             index: view.progress.applied.index,
             term: view.progress.applied.term,
-            membership: Membership::clone(&view.membership),
+            membership: Membership::clone(&view.settings.membership),
         };
         let stream = SnapshotStream::new(view, self.config.wal.identity.cluster);
         Ok(Snapshot { meta, data: SnapshotData::Stream(Box::new(stream)) })

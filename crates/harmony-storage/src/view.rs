@@ -3,9 +3,10 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use harmony_types::{KeyRange, Membership, StorageError};
+use harmony_types::{KeyRange, StorageError};
 
-use crate::tree::meta::{self, Progress};
+use crate::settings::Settings;
+use crate::tree::meta::Progress;
 use crate::tree::record::{EventRef, VersionRef, WrittenAt, check_crc};
 use crate::tree::{KvView, Table, Visit};
 
@@ -56,16 +57,16 @@ pub(crate) struct View {
     pub(crate) tree: Arc<dyn KvView>,
     /// How far it is.
     pub(crate) progress: Progress,
-    /// The members then.
-    pub(crate) membership: Arc<Membership>,
+    /// What is held decoded, then.
+    pub(crate) settings: Settings,
 }
 
 impl View {
     /// Reads a tree's state rows.
     pub(crate) fn open(tree: Arc<dyn KvView>) -> Result<Self, StorageError> {
         let progress = Progress::read(&*tree)?;
-        let membership = Arc::new(meta::read_membership(&*tree)?);
-        Ok(Self { tree, progress, membership })
+        let settings = Settings::read(&*tree)?;
+        Ok(Self { tree, progress, settings })
     }
 }
 

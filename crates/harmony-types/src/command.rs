@@ -4,6 +4,7 @@
 use bytes::Bytes;
 use prost::Message as _;
 
+use crate::alarm::{AlarmChange, AlarmOutcome};
 use crate::lease::{
     LeaseCheckpoint, LeaseCheckpointOutcome, LeaseGrant, LeaseGrantOutcome, LeaseRevoke, LeaseRevokeOutcome,
 };
@@ -16,8 +17,8 @@ use crate::txn::{
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Command {
     /// Which change. `None` after decoding means a kind that this release does not know: the node stops rather than
-    /// skip it. Tags 9 to 15 belong to alarms, users and roles.
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    /// skip it. Tags 10 to 15 belong to users and roles.
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: Option<CommandKind>,
 }
 
@@ -48,6 +49,9 @@ pub enum CommandKind {
     /// Make known how much of some leases is left.
     #[prost(message, tag = "8")]
     LeaseCheckpoint(LeaseCheckpoint),
+    /// Raise or clear an alarm.
+    #[prost(message, tag = "9")]
+    Alarm(AlarmChange),
 }
 
 /// Gives up the history before a revision, which itself stays readable.
@@ -89,7 +93,7 @@ pub enum Refusal {
     Compacted = 3,
     /// A revision that does not exist yet.
     FutureRevision = 4,
-    /// The quota is used up.
+    /// A member's quota is used up, and the alarm is raised.
     NoSpace = 5,
     /// The command breaks a rule that is checked before proposing: a peer with other rules let it through.
     Invalid = 6,
@@ -97,6 +101,8 @@ pub enum Refusal {
     LeaseExists = 7,
     /// The lease would live longer than any may.
     LeaseTtlTooLarge = 8,
+    /// A member's data is not that of the others: nothing is written until that is settled.
+    Corrupt = 9,
 }
 
 /// What applying an entry returned.
@@ -106,7 +112,7 @@ pub struct Outcome {
     #[prost(int64, tag = "1")]
     pub revision: i64,
     /// What happened; `None` for entries that are no command (a new leader's first entry, membership changes).
-    #[prost(oneof = "OutcomeKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "OutcomeKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: Option<OutcomeKind>,
 }
 
@@ -140,6 +146,9 @@ pub enum OutcomeKind {
     /// What is left of some leases is known.
     #[prost(message, tag = "10")]
     LeaseCheckpoint(LeaseCheckpointOutcome),
+    /// An alarm was raised or cleared.
+    #[prost(message, tag = "11")]
+    Alarm(AlarmOutcome),
 }
 
 impl Command {
@@ -173,6 +182,7 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::alarm::{Alarm, AlarmType};
     use crate::kv::KeyValue;
     use crate::lease::LeaseRemaining;
     use crate::txn::{Compare, CompareResult, CompareTarget, Range, RangeOutcome, TxnOp, TxnOpKind};
@@ -242,6 +252,9 @@ mod tests {
         let leases =
             vec![LeaseRemaining { id: 7, remaining_ttl: 9 }, LeaseRemaining { id: 8, remaining_ttl: 0 }];
         check_command(CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases }), "420a0a04080710090a020808");
+        let alarm = Alarm::new(AlarmType::NoSpace, 7);
+        check_command(CommandKind::Alarm(AlarmChange::activate(alarm)), "4a080801120408011007");
+        check_command(CommandKind::Alarm(AlarmChange::deactivate(alarm)), "4a080802120408011007");
         let compares = [
             CompareTarget::Version(1),
             CompareTarget::CreateRevision(2),
@@ -303,6 +316,10 @@ mod tests {
             (OutcomeKind::LeaseGrant(LeaseGrantOutcome { id: 7, ttl: 60 }), "080542040807103c"),
             (OutcomeKind::LeaseRevoke(LeaseRevokeOutcome { deleted: 2 }), "08054a020802"),
             (OutcomeKind::LeaseCheckpoint(LeaseCheckpointOutcome { known: 1 }), "080552020801"),
+            (
+                OutcomeKind::Alarm(AlarmOutcome { alarm: Some(Alarm::new(AlarmType::Corrupt, 7)) }),
+                "08055a060a0408021007",
+            ),
         ];
         for (kind, golden) in kinds {
             let outcome = Outcome { revision: 5, kind: Some(kind) };

@@ -9,11 +9,13 @@
 //! 1. [`id`], [`log`], [`membership`]: who takes part, and what is replicated.
 //! 2. [`wal`], [`storage`], [`application`]: what a log, a storage and a state machine promise.
 //! 3. [`raft`], [`transport`]: the node between them.
-//! 4. [`revision`], [`kv`], [`txn`], [`lease`], [`command`]: the data model and the commands that change it.
+//! 4. [`revision`], [`kv`], [`txn`], [`lease`], [`alarm`], [`quota`], [`command`]: the data model and the commands that
+//!    change it.
 //! 5. [`fs`], [`clock`]: how files and time enter, so that a test can replace both.
 //! 6. [`config`], [`limits`], [`error`]: bounds and refusals.
 //! 7. [`testing`], and with the feature `fake` the `fake` module: a disk that crashes, a clock that obeys.
 
+pub mod alarm;
 pub mod application;
 pub mod clock;
 pub mod command;
@@ -28,6 +30,7 @@ pub mod lease;
 pub mod limits;
 pub mod log;
 pub mod membership;
+pub mod quota;
 pub mod raft;
 pub mod revision;
 pub mod storage;
@@ -36,6 +39,7 @@ pub mod transport;
 pub mod txn;
 pub mod wal;
 
+pub use alarm::{Alarm, AlarmType, Alarms};
 pub use application::Application;
 pub use clock::{Clock, Rng};
 pub use command::{Command, CommandKind, Outcome, OutcomeKind, Refusal};

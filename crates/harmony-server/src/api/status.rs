@@ -78,6 +78,7 @@ impl From<Refusal> for ApiError {
             Refusal::Compacted => Self::COMPACTED,
             Refusal::FutureRevision => Self::FUTURE_REVISION,
             Refusal::NoSpace => Self::NO_SPACE,
+            Refusal::Corrupt => Self::CORRUPT,
             Refusal::LeaseExists => Self::new(Code::FailedPrecondition, "etcdserver: lease already exists"),
             Refusal::LeaseTtlTooLarge => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
             Refusal::Unspecified | Refusal::Invalid => {
@@ -165,6 +166,7 @@ mod tests {
             "etcdserver: mvcc: required revision is a future revision",
         );
         check(Refusal::NoSpace, Code::ResourceExhausted, "etcdserver: mvcc: database space exceeded");
+        check(Refusal::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster");
         check(Refusal::LeaseExists, Code::FailedPrecondition, "etcdserver: lease already exists");
         check(Refusal::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL");
     }

@@ -159,7 +159,7 @@ fn etcd_pair(key: &[u8], version: &VersionRef<'_>, out: &mut Vec<u8>) {
 pub(crate) fn hash(view: &View) -> Result<u32, StorageError> {
     let mut hash = Hash::of(&view.progress.revision.0.to_be_bytes());
     hash.update(&view.progress.compact.0.to_be_bytes());
-    hash.update(&crate::tree::meta::encode_membership(&view.membership));
+    hash.update(&crate::tree::meta::encode_membership(&view.settings.membership));
     for table in canonical::TABLES {
         canonical::rows(view, table, None, &mut |key, row| {
             hash.update(&(key.len() as u64).to_be_bytes());

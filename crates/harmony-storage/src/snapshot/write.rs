@@ -109,7 +109,7 @@ fn head(view: &View, cluster: ClusterId) -> Head {
         term: view.progress.applied.term.0,
         revision: view.progress.revision.0,
         compact: view.progress.compact.0,
-        membership: Some(MembershipRow::from(&*view.membership)),
+        membership: Some(MembershipRow::from(&*view.settings.membership)),
     }
 }
 

@@ -5,16 +5,19 @@
 //! | --- | --- |
 //! | `lease/`, id (u64, big endian) | a [`LeaseRow`] as protobuf |
 //! | `leased/`, lease id (u64, big endian), key | nothing: the key is attached to the lease |
+//! | `alarm/`, type (u32, big endian), member id (u64, big endian) | nothing: the alarm is raised |
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use harmony_types::{KeyRange, Lease, LeaseId, StorageError};
+use harmony_types::alarm::AlarmChange;
+use harmony_types::{Alarm, Alarms, KeyRange, Lease, LeaseId, StorageError};
 use prost::Message as _;
 
-use super::Table;
-use super::record::corrupt;
+use super::record::{check_crc, corrupt};
+use super::{KvView, NEXT, Table};
 
 const LEASE: &[u8] = b"lease/";
 const LEASED: &[u8] = b"leased/";
+const ALARM: &[u8] = b"alarm/";
 const ID_BYTES: usize = 8;
 
 /// Whether a row is one of these.
@@ -32,6 +35,8 @@ pub(crate) fn check(name: &[u8], row: &[u8]) -> Result<(), StorageError> {
     } else if name.starts_with(LEASED) {
         let named = leased_key(name)?;
         if row.is_empty() && !named.is_empty() { Ok(()) } else { Err(senseless(name)) }
+    } else if name.starts_with(ALARM) {
+        if row.is_empty() { decode_alarm(name).map(drop) } else { Err(senseless(name)) }
     } else {
         Err(corrupt(Table::State, name, "no row of this release"))
     }
@@ -102,6 +107,38 @@ pub(crate) fn decode_lease(name: &[u8], row: &[u8]) -> Result<Lease, StorageErro
     if is_possible { Ok(lease) } else { Err(senseless(name)) }
 }
 
+/// Name of an alarm's row.
+pub(crate) fn alarm(alarm: &Alarm) -> Bytes {
+    let mut name = BytesMut::from(ALARM);
+    name.put_i32(alarm.alarm);
+    name.put_u64(alarm.member);
+    name.freeze()
+}
+
+fn decode_alarm(name: &[u8]) -> Result<Alarm, StorageError> {
+    let parts = name.strip_prefix(ALARM).and_then(|rest| rest.split_first_chunk::<4>());
+    let (alarm, member) = parts.ok_or_else(|| senseless(name))?;
+    let member = u64::from_be_bytes(member.try_into().map_err(|_| senseless(name))?);
+    let alarm = Alarm { alarm: i32::from_be_bytes(*alarm), member };
+    // A change that would not be valid cannot have written it.
+    AlarmChange::activate(alarm).validate().map_err(|_| senseless(name))?;
+    Ok(alarm)
+}
+
+/// All alarms that are raised.
+///
+/// # Errors
+/// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`].
+pub(crate) fn read_alarms(tree: &dyn KvView) -> Result<Alarms, StorageError> {
+    let mut alarms = Alarms::default();
+    tree.scan(Table::State, KeyRange::prefix(ALARM).bounds(), &mut |name, row| {
+        check_crc(Table::State, name, row)?;
+        alarms.raise(decode_alarm(name)?);
+        Ok(NEXT)
+    })?;
+    Ok(alarms)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,12 +151,16 @@ mod tests {
         assert_eq!(decode_lease(&lease(granted.id), &encode_lease(&granted)).unwrap(), granted);
         assert_eq!(leased(LeaseId(-1), b"k"), &b"leased/\xff\xff\xff\xff\xff\xff\xff\xffk"[..]);
         assert_eq!(leased_key(&leased(LeaseId(-1), b"k")).unwrap(), b"k");
+        let raised = Alarm { alarm: 1, member: 258 };
+        assert_eq!(alarm(&raised), &b"alarm/\0\0\0\x01\0\0\0\0\0\0\x01\x02"[..]);
+        assert_eq!(decode_alarm(&alarm(&raised)).unwrap(), raised);
     }
 
     #[test]
     fn a_row_that_makes_no_sense_is_refused() {
         check(&lease(LeaseId(1)), b"\x08\x3c").unwrap();
         check(&leased(LeaseId(1), b"k"), b"").unwrap();
+        check(&alarm(&Alarm { alarm: 2, member: 7 }), b"").unwrap();
         for (name, row) in [
             (&b"progress"[..], &b""[..]),
             (b"other/1", b""),
@@ -131,6 +172,9 @@ mod tests {
             (b"leased/1", b""),
             (&leased(LeaseId(1), b""), b""),
             (&leased(LeaseId(1), b"k"), b"x"),
+            (b"alarm/1", b""),
+            (&alarm(&Alarm { alarm: 1, member: 7 }), b"x"),
+            (&alarm(&Alarm { alarm: 3, member: 7 }), b""),
         ] {
             let error = check(name, row).unwrap_err();
             assert!(matches!(error, StorageError::CorruptRecord { .. }), "{error}");

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use harmony_types::CommandKind;
+use harmony_types::alarm::{Alarm, AlarmChange, AlarmType};
 use harmony_types::command::Compact;
 use harmony_types::fake::seed::SeededRng;
 use harmony_types::lease::{LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke};
@@ -66,6 +67,18 @@ impl Generate<'_> {
                 CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases })
             }
         }
+    }
+
+    /// Mostly clears: a raised alarm stops nearly everything.
+    fn alarm(&mut self) -> CommandKind {
+        let alarm = if self.rng.chance(2, 3) { AlarmType::NoSpace } else { AlarmType::Corrupt };
+        let alarm = Alarm::new(alarm, 1 + self.rng.below(2));
+        let activate = self.rng.chance(1, 3);
+        CommandKind::Alarm(if activate {
+            AlarmChange::activate(alarm)
+        } else {
+            AlarmChange::deactivate(alarm)
+        })
     }
 
     pub fn put(&mut self) -> Put {
@@ -155,11 +168,12 @@ impl Generate<'_> {
     }
 
     pub fn command(&mut self) -> CommandKind {
-        match self.rng.below(25) {
+        match self.rng.below(29) {
             0..=9 => CommandKind::Put(self.put()),
             10..=12 => CommandKind::DeleteRange(self.delete()),
             13..=18 => CommandKind::Txn(self.txn(2)),
             19..=23 => self.lease_command(),
+            24..=27 => self.alarm(),
             _ => CommandKind::Compact(Compact { revision: self.some_revision() }),
         }
     }

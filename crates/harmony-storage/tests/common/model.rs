@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use harmony_types::alarm::AlarmOutcome;
 use harmony_types::lease::{LeaseCheckpointOutcome, LeaseGrantOutcome, LeaseRevokeOutcome};
 use harmony_types::txn::{
     Compare, CompareTarget, DeleteRange, DeleteRangeOutcome, OpOutcome, OpOutcomeKind, Put, PutOutcome,
@@ -28,12 +29,13 @@ pub struct Model {
     pub revision: i64,
     pub compact: i64,
     pub leases: BTreeMap<i64, Lease>,
+    pub alarms: BTreeSet<(i32, u64)>,
     writes: Vec<Write>,
 }
 
 impl Model {
     pub fn new() -> Self {
-        Self { revision: 1, compact: 0, leases: BTreeMap::new(), writes: Vec::new() }
+        Self { revision: 1, compact: 0, leases: BTreeMap::new(), alarms: BTreeSet::new(), writes: Vec::new() }
     }
 
     pub fn state_at(&self, revision: i64) -> State {
@@ -85,6 +87,7 @@ impl Model {
         let before = self.state_at(self.revision);
         let mut run = Run { model: self, state: before.clone(), before, writes: Vec::new() };
         let done = match kind {
+            kind if run.model.alarm_stops(kind).is_err() => Err(run.model.alarm_stops(kind).unwrap_err()),
             // A put of its own is refused for its lease first, one in a transaction for its key.
             CommandKind::Put(put) if run.model.check_lease(put.lease).is_err() => Err(Refusal::LeaseNotFound),
             CommandKind::Put(put) => run.check_put(put).map(|()| OutcomeKind::Put(run.put(put))),
@@ -108,6 +111,12 @@ impl Model {
                 }
                 OutcomeKind::LeaseRevoke(LeaseRevokeOutcome { deleted: i64::try_from(keys.len()).unwrap() })
             }),
+            CommandKind::Alarm(request) => {
+                let alarm = request.alarm.unwrap();
+                let is_raised = run.model.alarms.contains(&(alarm.alarm, alarm.member));
+                let alarm = (request.action == 1 || is_raised).then_some(alarm);
+                Ok(OutcomeKind::Alarm(AlarmOutcome { alarm }))
+            }
             CommandKind::LeaseCheckpoint(request) => {
                 let exists = |id| run.model.leases.contains_key(&id);
                 let known = request.leases.iter().filter(|lease| exists(lease.id)).count();
@@ -121,6 +130,7 @@ impl Model {
         let writes = run.writes;
         if done.is_ok() {
             self.change_leases(kind);
+            self.change_alarms(kind);
         }
         if let Ok(OutcomeKind::Compact(revision)) = &done {
             self.compact = *revision;
@@ -132,6 +142,33 @@ impl Model {
         match done {
             Ok(kind) => Outcome { revision: self.revision, kind: Some(kind) },
             Err(refusal) => Outcome::refused(self.revision, refusal),
+        }
+    }
+
+    /// Raised alarms: 1 stops what adds, 2 whatever writes.
+    fn alarm_stops(&self, kind: &CommandKind) -> Result<(), Refusal> {
+        let raised = |alarm| self.alarms.iter().any(|(raised, _)| *raised == alarm);
+        let adds = match kind {
+            CommandKind::Put(_) | CommandKind::LeaseGrant(_) => true,
+            CommandKind::Txn(txn) => has_put(txn),
+            CommandKind::DeleteRange(_) | CommandKind::Compact(_) | CommandKind::LeaseRevoke(_) => false,
+            _ => return Ok(()),
+        };
+        match adds {
+            _ if raised(2) => Err(Refusal::Corrupt),
+            true if raised(1) => Err(Refusal::NoSpace),
+            _ => Ok(()),
+        }
+    }
+
+    fn change_alarms(&mut self, kind: &CommandKind) {
+        if let CommandKind::Alarm(request) = kind {
+            let alarm = request.alarm.unwrap();
+            if request.action == 1 {
+                self.alarms.insert((alarm.alarm, alarm.member));
+            } else {
+                self.alarms.remove(&(alarm.alarm, alarm.member));
+            }
         }
     }
 
@@ -194,6 +231,14 @@ impl Model {
         }
         hash
     }
+}
+
+fn has_put(txn: &Txn) -> bool {
+    txn.success.iter().chain(&txn.failure).any(|op| match op.kind.as_ref().unwrap() {
+        TxnOpKind::Put(_) => true,
+        TxnOpKind::Txn(inner) => has_put(inner),
+        _ => false,
+    })
 }
 
 fn range_of(state: &State, request: &Range) -> RangeOutcome {
