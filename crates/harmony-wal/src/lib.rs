@@ -80,6 +80,7 @@
 //! | `{sequence:016x}.free` | a released segment, kept for the next one; at most two |
 //! | `RESERVE` | space held back for a torn tail, for an open on a full disk; at most 8 MiB |
 //! | `torn-{sequence:016x}-{offset}.bin` | a torn tail that was cut, for whoever wants to look; never read |
+//! | `repaired-{n}/` | what a [`repair`] cut, whole files as they were; never read |
 //! | `LOCK` | locked while a process has the log open |
 //!
 //! A segment is a head of 72 bytes and frames, little endian, each at a multiple of 8:
@@ -110,7 +111,7 @@
 //! | [`WalError::Io`] of an open or read | nothing is lost | find out why, try again |
 //! | [`WalError::Locked`] | not opened | another process has it |
 //! | [`WalError::Foreign`], [`UnsupportedVersion`](WalError::UnsupportedVersion) | not opened, unchanged | another directory; a newer release |
-//! | [`WalError::CrcMismatch`], [`CorruptRecord`](WalError::CorruptRecord), [`MissingSegment`](WalError::MissingSegment) | not opened, unchanged; a read leaves it open | the disk lost what it had acknowledged: restore from a replica or a backup |
+//! | [`WalError::CrcMismatch`], [`CorruptRecord`](WalError::CorruptRecord), [`MissingSegment`](WalError::MissingSegment) | not opened, unchanged; a read leaves it open | the disk lost what it had acknowledged: restore from a replica or a backup, or see what [`plan_repair`] can keep |
 //!
 //! # Another file system
 //! [`OsFileSystem`] is the one of the operating system. Anything else implements [`FileSystem`] and [`File`]: positioned
@@ -138,7 +139,7 @@
 //! # How to read the source
 //! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `recovery` → `pending` and
 //! `writer` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many threads) → `fetch`, `release`,
-//! `spare`.
+//! `spare` → `repair` (by hand, never at open).
 
 /// The README's example compiles.
 #[cfg(doctest)]
@@ -162,6 +163,7 @@ mod reader;
 mod record;
 mod recovery;
 mod release;
+mod repair;
 mod segment;
 mod spare;
 mod sums;
@@ -179,4 +181,5 @@ pub use batched::{BatchOptions, BatchedWal};
 pub use dump::{DumpOptions, VerifyReport, dump, verify};
 pub use os::OsFileSystem;
 pub use recovery::{Recovery, TornTail};
+pub use repair::{Cut, Kept, Lost, RepairOptions, RepairPlan, Repaired, plan_repair, repair};
 pub use wal::FileWal;

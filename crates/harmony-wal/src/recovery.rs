@@ -48,7 +48,7 @@ pub(crate) struct Found {
     pub(crate) head: Head,
     pub(crate) file_bytes: u64,
     /// Checksum of the last frame of the segment before.
-    chain: u32,
+    pub(crate) chain: u32,
 }
 
 /// A directory's content, checked.
@@ -263,7 +263,7 @@ fn read_run(
     }
 }
 
-fn open_segment(
+pub(crate) fn open_segment(
     fs: &dyn FileSystem,
     dir: &Path,
     name: SegmentName,
@@ -297,13 +297,13 @@ fn open_segment(
     Ok(Found { name, path, head, file_bytes, chain })
 }
 
-fn open_read(fs: &dyn FileSystem, path: &Path) -> Result<Arc<dyn File>, WalError> {
+pub(crate) fn open_read(fs: &dyn FileSystem, path: &Path) -> Result<Arc<dyn File>, WalError> {
     fs.open(path, OpenMode::Read).map_err(WalError::io("open", path))
 }
 
 /// How a segment ends.
-struct End {
-    at: u32,
+pub(crate) struct End {
+    pub(crate) at: u32,
     /// Byte up to which its frames say that it was synced.
     synced: u32,
     chain: u32,
@@ -312,7 +312,7 @@ struct End {
 }
 
 /// Replays one segment. `follower` is the checksum that the next segment is chained to; without one, it is the last.
-fn read_segment(
+pub(crate) fn read_segment(
     fs: &dyn FileSystem,
     found: &Found,
     follower: Option<u32>,
@@ -386,20 +386,20 @@ fn sealed_end(
     }
 }
 
-fn corrupt(path: &Path, at: u32, index: LogIndex, reason: String) -> WalError {
+pub(crate) fn corrupt(path: &Path, at: u32, index: LogIndex, reason: String) -> WalError {
     WalError::CorruptRecord { path: path.to_owned(), offset: u64::from(at), index, reason }
 }
 
 /// The log's state as the frames tell it.
-struct Replay {
-    index: Index,
-    state: HardState,
-    oldest: u32,
-    records: u64,
+pub(crate) struct Replay {
+    pub(crate) index: Index,
+    pub(crate) state: HardState,
+    pub(crate) oldest: u32,
+    pub(crate) records: u64,
 }
 
 impl Replay {
-    fn new(first: &Head) -> Self {
+    pub(crate) fn new(first: &Head) -> Self {
         Self {
             index: Index::new(first.boundary, first.boundary_term),
             state: HardState::default(),
@@ -420,7 +420,6 @@ impl Replay {
             }
             Kind::Record(record) => record,
         };
-        self.records += 1;
         match record {
             RecordType::Entry => self.entry(at, header.index, header.term, payload)?,
             RecordType::State => {
@@ -432,6 +431,7 @@ impl Replay {
             RecordType::Crc if at.byte() as usize == HEAD_BYTES => {}
             RecordType::Crc => return Err("a checksum record within a segment".to_owned()),
         }
+        self.records += 1;
         Ok(false)
     }
 

@@ -132,6 +132,13 @@ impl Head {
         Ok(head)
     }
 
+    /// Whether a head that names a newer version is one of this version with a damaged number: its checksum tells.
+    pub(crate) fn version_is_damaged(bytes: &[u8; HEAD_BYTES]) -> bool {
+        let mut bytes = *bytes;
+        bytes[8..12].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        word(&bytes, 68) == head_crc(&bytes)
+    }
+
     /// Refuses a segment of another cluster or member. No member id matches only none.
     pub(crate) fn check_identity(&self, identity: Identity, path: &Path) -> Result<(), WalError> {
         let node = NodeId::or_zero(identity.node);

@@ -62,16 +62,37 @@ pub(crate) fn judge(rest: &[u8], at: WalOffset, chain: u32) -> Tail {
 
 /// Whether a segment goes on behind `at` though it should not: the place of a good frame that was written later.
 fn witness(sums: &mut RangeSums<'_>, rest: &[u8], at: WalOffset, chain: u32) -> Option<u32> {
-    let (mut step, mut chain) = (0, Some(chain));
+    let mut found = None;
+    good_frames(sums, rest, at, Some(chain), &mut |here, header, _| {
+        let witness = at.byte() < header.durable;
+        found = witness.then_some(here.byte());
+        witness
+    });
+    found
+}
+
+/// Shows `visit` the frames in `rest`, which starts at `at`, that are good by their own checksum, until it returns true.
+/// `chain` is the checksum of the frame before, if it is known.
+pub(crate) fn good_frames(
+    sums: &mut RangeSums<'_>,
+    rest: &[u8],
+    at: WalOffset,
+    mut chain: Option<u32>,
+    visit: &mut dyn FnMut(WalOffset, &Header, &[u8]) -> bool,
+) {
+    let mut step = 0;
     while let Some(head) = rest.get(step..).and_then(|rest| rest.first_chunk()) {
-        let here = WalOffset::new(at.segment(), at.byte() + u32::try_from(step).ok()?);
+        // A file that is larger than a segment can be holds nothing behind.
+        let byte = u32::try_from(step).ok().and_then(|step| at.byte().checked_add(step));
+        let Some(byte) = byte else { return };
+        let here = WalOffset::new(at.segment(), byte);
         let header = Header::decode(head);
         let good = possible(&header, here, rest.len() - step) && {
             let payload = step + HEADER_BYTES..step + HEADER_BYTES + header.payload_bytes();
             sums.continued(frame::header_checksum(here, head), payload) == header.crc
         };
-        if good && at.byte() < header.durable {
-            return Some(here.byte());
+        if good && visit(here, &header, &rest[step + HEADER_BYTES..][..header.payload_bytes()]) {
+            return;
         }
         // A frame that is good, and one whose header can be trusted though the rest of it cannot: the next one stands
         // behind it. What looks like a frame inside of it is a caller's data.
@@ -83,7 +104,6 @@ fn witness(sums: &mut RangeSums<'_>, rest: &[u8], at: WalOffset, chain: u32) -> 
             step += 8;
         }
     }
-    None
 }
 
 /// Whether a frame can begin like this, with `bytes` bytes there from its first on.
