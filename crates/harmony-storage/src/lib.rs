@@ -8,8 +8,8 @@
 //!   only up to there.
 //! - [`close`](harmony_types::Storage::close) makes a checkpoint. Dropping the storage without it is as a crash.
 //!
-//! Reads never wait: they look at a view, the whole state at one applied index. Every record carries a checksum that is
-//! compared whenever the record is read: a damaged byte is an error, never an answer.
+//! Reads never wait: they look at a view, the whole state at one applied index. Every page of the tree's file and every
+//! record carries a checksum that is compared whenever it is read: a damaged byte is an error, never an answer.
 //!
 //! The data model is etcd's: one revision for each command that changes something, the history kept until it is compacted.
 //!
@@ -37,7 +37,7 @@
 //! ```
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease` and
-//! `alarm` (what commands do); `view` and `reads`; `tree` with its record format; `snapshot` and `canonical`.
+//! `alarm` (what commands do); `view` and `reads`; `tree` with its record format and its pages; `snapshot` and `canonical`.
 
 mod alarm;
 mod apply;

@@ -201,6 +201,7 @@ mod tests {
     use harmony_types::fake::fs::MemoryFileSystem;
 
     use super::*;
+    use crate::tree::pages::FORMAT_VERSION;
     use crate::tree::record::put_crc;
     use crate::tree::{KvWriter, Table};
 
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn another_format_is_refused() {
-        for version in [1u32, 3] {
+        for version in [2u32, 4] {
             check_version(version);
         }
     }
@@ -231,7 +232,9 @@ mod tests {
             writer.put(Table::State, b"format", &row).map(|_| ())
         });
         let error = error.err().expect("the format is another");
-        let StorageError::UnsupportedVersion { found, supported: 2, .. } = error else { panic!("{error}") };
+        let StorageError::UnsupportedVersion { found, supported: FORMAT_VERSION, .. } = error else {
+            panic!("{error}")
+        };
         assert_eq!(found, version);
     }
 

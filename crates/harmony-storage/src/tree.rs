@@ -7,10 +7,12 @@
 //! | [`Table::Log`] | revision (u64) and sub (u32), big endian | the event and the record it replaced; appended |
 //! | [`Table::State`] | a name | what else belongs to the state machine, see [`meta`] and [`rows`] |
 //!
-//! The traits hide which library holds the pages; only [`redb`] names it.
+//! The traits hide which library makes a tree of the file's pages; only [`redb`] and [`backend`] name it. [`pages`] gives each
+//! page a checksum.
 
 pub(crate) mod backend;
 pub(crate) mod meta;
+pub(crate) mod pages;
 pub(crate) mod record;
 pub(crate) mod redb;
 pub(crate) mod rows;

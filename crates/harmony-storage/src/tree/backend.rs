@@ -1,39 +1,22 @@
-//! A [`harmony_types::File`] as redb's storage: so the tree lives on the production disk and on the crashing one alike.
+//! A [`PagedFile`] as redb's storage: so the tree lives on the production disk and on the crashing one alike.
 
 use std::fmt;
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use harmony_types::File;
 use redb::{BackendError, StorageBackend};
 
-/// One open file. Locking is the file's own whole-file lock, held until the file is dropped.
+use super::pages::{PageDamage, PagedFile};
+
+/// One open file, locked by whoever opened it.
 pub(super) struct FileBackend {
-    file: Arc<dyn File>,
-    abandoned: Arc<AtomicBool>,
+    pages: Arc<PagedFile>,
 }
 
 impl FileBackend {
-    /// Once `abandoned` is true, nothing is written any more.
-    pub(super) fn new(file: Arc<dyn File>, abandoned: Arc<AtomicBool>) -> Self {
-        Self { file, abandoned }
-    }
-
-    fn check_writable(&self) -> Result<(), io::Error> {
-        if self.abandoned.load(Ordering::Acquire) {
-            return Err(io::Error::other("the tree was given up without being closed"));
-        }
-        Ok(())
-    }
-
-    fn try_lock(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        if matches!(start, Bound::Unbounded | Bound::Included(0)) && end == Bound::Unbounded {
-            self.file.try_lock().map_err(BackendError::from)
-        } else {
-            Err(BackendError::Unsupported)
-        }
+    pub(super) fn new(pages: Arc<PagedFile>) -> Self {
+        Self { pages }
     }
 }
 
@@ -45,38 +28,37 @@ impl fmt::Debug for FileBackend {
 
 impl StorageBackend for FileBackend {
     fn len(&self) -> Result<u64, io::Error> {
-        self.file.len()
+        Ok(self.pages.len())
     }
 
+    /// Behind an error redb refuses every call that needs the file.
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        let mut done = 0;
-        while done < out.len() {
-            let read = self.file.read_at(&mut out[done..], offset + done as u64)?;
-            if read == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
+        self.pages.read(offset, out).inspect_err(|error| {
+            if let Some(damage) = PageDamage::of(error) {
+                self.pages.note_damage(damage);
             }
-            done += read;
-        }
-        Ok(())
+        })
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
-        self.check_writable()?;
-        self.file.set_len(len)
+        self.pages.set_len(len)
     }
 
     fn sync_data(&self) -> Result<(), io::Error> {
-        self.check_writable()?;
-        self.file.sync_data()
+        self.pages.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
-        self.check_writable()?;
-        self.file.write_at(data, offset)
+        self.pages.write(offset, data)
     }
 
     fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.try_lock(start, end)
+        // Locks on parts are for several processes at one file.
+        if matches!(start, Bound::Unbounded | Bound::Included(0)) && end == Bound::Unbounded {
+            Ok(true)
+        } else {
+            Err(BackendError::Unsupported)
+        }
     }
 
     fn unlock_range(&self, _start: Bound<u64>, _end: Bound<u64>) -> Result<(), BackendError> {

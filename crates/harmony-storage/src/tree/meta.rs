@@ -3,7 +3,7 @@
 //!
 //! | row | value (integers big endian) |
 //! | --- | --- |
-//! | `format` | version of the whole file, u32; 2 |
+//! | `format` | version of the whole file, u32; 3, as in the file's head, see [`super::pages`] |
 //! | `identity` | cluster id u64, member id u64 (0: none) |
 //! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state` (u64 each), flags u8 (bit 0: see [`Progress::boundary_pending`]) |
 //! | `membership` | a [`MembershipRow`] as protobuf |
@@ -18,11 +18,9 @@ use harmony_types::{
 };
 use prost::Message as _;
 
+use super::pages::FORMAT_VERSION;
 use super::record::{check_crc, corrupt, put_crc};
 use super::{KvView, KvWriter, Table};
-
-/// Version of the tree's format that this release writes, and the only one it reads: version 1 was never released.
-pub(crate) const FORMAT_VERSION: u32 = 2;
 
 const FORMAT: &[u8] = b"format";
 const IDENTITY: &[u8] = b"identity";

@@ -2,19 +2,23 @@
 //!
 //! - A visible commit is redb's `Durability::None`: it lives in memory, and a crash goes back to the last durable one,
 //!   whole. The log is its redo log.
-//! - A durable commit turns quick repair on, so that opening after a kill costs milliseconds whatever the file's size.
-//! - redb's reads do not verify its page checksums: every record carries its own, see [`super::record`].
+//! - A durable commit turns quick repair on, so that opening after a kill costs milliseconds whatever the file's size. That
+//!   makes it a commit in two phases, which [`super::pages`] rests on.
+//! - redb's reads do not verify its page checksums: every page that it reads has passed [`super::pages`], and every record
+//!   carries a checksum of its own, see [`super::record`].
+//! - A read that met a damaged page is redb's last one that needs the file: it refuses all that follow. Every error from then
+//!   on names that page.
 
 use std::fmt::Display;
 use std::ops::Bound;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use harmony_types::{FileSystem, OpenMode, StorageError};
-use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::FileBackend;
+use super::pages::{PAGE_BYTES, PageDamage, PagedFile};
 use super::{Durability, KvEngine, KvView, KvWriter, NextRow, Table, Visit};
 
 const LATEST: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("latest");
@@ -24,16 +28,22 @@ const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 /// An open tree file.
 pub(crate) struct RedbTree {
     database: Arc<Database>,
-    file: Arc<dyn harmony_types::File>,
-    path: PathBuf,
-    abandoned: Arc<AtomicBool>,
+    file: TreeFile,
+}
+
+/// The file under a tree, and its name.
+#[derive(Clone)]
+struct TreeFile {
+    pages: Arc<PagedFile>,
+    path: Arc<Path>,
 }
 
 impl RedbTree {
-    /// Opens the tree in `path`, with `mode` for the file itself. An empty file becomes an empty tree with all tables.
+    /// Opens the tree in `path`, with `mode` for the file itself. A new file becomes an empty tree with all tables.
     ///
     /// # Errors
-    /// [`StorageError::Locked`] when another process has it; [`StorageError::Tree`] when it is no tree or damaged.
+    /// [`StorageError::Locked`] when another process has it; [`StorageError::Tree`] when it is no tree;
+    /// [`StorageError::CrcMismatch`] and [`StorageError::CorruptRecord`] when it is damaged.
     pub(crate) fn open(
         fs: &dyn FileSystem,
         path: &Path,
@@ -41,18 +51,23 @@ impl RedbTree {
         cache_bytes: usize,
     ) -> Result<Self, StorageError> {
         let file = fs.open(path, mode).map_err(StorageError::io("open", path))?;
-        let abandoned = Arc::new(AtomicBool::new(false));
-        let opened = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create_with_backend(FileBackend::new(Arc::clone(&file), Arc::clone(&abandoned)));
-        let database = match opened {
-            Ok(database) => database,
-            Err(DatabaseError::DatabaseAlreadyOpen) => {
-                return Err(StorageError::Locked { path: path.to_owned() });
-            }
-            Err(error) => return Err(failed("open", path)(error)),
+        // Held until the file is dropped.
+        if !file.try_lock().map_err(StorageError::io("lock", path))? {
+            return Err(StorageError::Locked { path: path.to_owned() });
+        }
+        let pages = if mode == OpenMode::CreateNew {
+            PagedFile::create(file).map_err(StorageError::io("write", path))?
+        } else {
+            let pages = PagedFile::open(file, path)?;
+            check_length(&pages, path)?;
+            pages
         };
-        let tree = Self { database: Arc::new(database), file, path: path.to_owned(), abandoned };
+        let file = TreeFile { pages: Arc::new(pages), path: path.into() };
+        let database = Database::builder()
+            .set_cache_size(cache_bytes)
+            .create_with_backend(FileBackend::new(Arc::clone(&file.pages)))
+            .map_err(failed("open", &file))?;
+        let tree = Self { database: Arc::new(database), file };
         if mode == OpenMode::CreateNew {
             // A view needs the tables to exist.
             tree.commit(Durability::Visible, &mut |_| Ok(()))?;
@@ -63,34 +78,69 @@ impl RedbTree {
     /// Writes nothing more, so that the file stays as the last durable commit left it. Without this, redb makes all visible
     /// commits durable when the last handle is dropped, whether the log holds their entries or not.
     pub(crate) fn abandon(&self) {
-        self.abandoned.store(true, Ordering::Release);
+        self.file.pages.abandon();
     }
 
     /// The same tree under the name that its file was renamed to.
     pub(crate) fn renamed(self, path: &Path) -> Self {
-        Self { path: path.to_owned(), ..self }
+        Self { file: TreeFile { path: path.into(), ..self.file }, ..self }
     }
 }
 
-/// A [`StorageError::Tree`] in the making. Errors are boxed: redb has one type for each of its calls.
-fn failed<E>(action: &'static str, path: &Path) -> impl FnOnce(E) -> StorageError
+/// Refuses a file that is shorter than redb's header says, which redb itself would trip over. It may be longer: redb syncs a
+/// longer file before the header that tells of it, and a shorter header before it cuts the file. Such a length is made
+/// durable before redb makes a header of it: a process that ended with a failed sync left it in the system's memory alone.
+///
+/// # Errors
+/// [`StorageError::CorruptRecord`]; [`StorageError::CrcMismatch`] for a damaged header; [`StorageError::Io`].
+fn check_length(pages: &PagedFile, path: &Path) -> Result<(), StorageError> {
+    let mut header = [0; 32];
+    pages.read(0, &mut header).map_err(|error| match PageDamage::of(&error) {
+        Some(damage) => damage.to_error(path),
+        None => StorageError::io("read", path)(error),
+    })?;
+    // Of redb's file format 3, little endian: pages of a region's head, pages of a full region, full regions, and pages of
+    // the last one when it is not full. One page with the header comes before them.
+    let [region_head, region_pages, full, last] = [16, 20, 24, 28].map(|at: usize| {
+        u64::from(u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+    });
+    let last = if last == 0 { 0 } else { region_head + last };
+    let (found, expected) = (pages.len() / PAGE_BYTES as u64, 1 + full * (region_head + region_pages) + last);
+    if expected < found {
+        let settled = pages.set_len(pages.len()).and_then(|()| pages.sync());
+        return settled.map_err(StorageError::io("settle the length of", path));
+    }
+    if expected == found {
+        return Ok(());
+    }
+    Err(StorageError::CorruptRecord {
+        place: path.display().to_string(),
+        reason: format!("{found} pages, of {expected} that its header tells of: the file was cut"),
+    })
+}
+
+/// A [`StorageError::Tree`] in the making, or the damage behind it. Errors are boxed: redb has one type for each of its
+/// calls.
+fn failed<E>(action: &'static str, file: &TreeFile) -> impl FnOnce(E) -> StorageError
 where
     E: std::error::Error + Display + Send + Sync + 'static,
 {
-    let path = path.to_owned();
-    move |error| StorageError::Tree { action, path, source: Box::new(error) }
+    move |error| match file.pages.damage() {
+        Some(damage) => damage.to_error(&file.path),
+        None => StorageError::Tree { action, path: file.path.to_path_buf(), source: Box::new(error) },
+    }
 }
 
 impl KvEngine for RedbTree {
     fn view(&self) -> Result<Arc<dyn KvView>, StorageError> {
-        let transaction = self.database.begin_read().map_err(failed("begin a view", &self.path))?;
-        let open = |table| transaction.open_table(table).map_err(failed("open a table", &self.path));
+        let transaction = self.database.begin_read().map_err(failed("begin a view", &self.file))?;
+        let open = |table| transaction.open_table(table).map_err(failed("open a table", &self.file));
         Ok(Arc::new(RedbView {
             latest: open(LATEST)?,
             log: open(LOG)?,
             state: open(STATE)?,
             _database: Arc::clone(&self.database),
-            path: self.path.clone(),
+            file: self.file.clone(),
         }))
     }
 
@@ -99,24 +149,25 @@ impl KvEngine for RedbTree {
         durability: Durability,
         write: &mut dyn FnMut(&mut dyn KvWriter) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let mut transaction = self.database.begin_write().map_err(failed("begin a commit", &self.path))?;
+        let mut transaction = self.database.begin_write().map_err(failed("begin a commit", &self.file))?;
         match durability {
             Durability::Visible => transaction
                 .set_durability(redb::Durability::None)
-                .map_err(failed("begin a commit", &self.path))?,
+                .map_err(failed("begin a commit", &self.file))?,
             Durability::Durable => transaction.set_quick_repair(true),
         }
         {
-            let open = |table| transaction.open_table(table).map_err(failed("open a table", &self.path));
+            let open = |table| transaction.open_table(table).map_err(failed("open a table", &self.file));
             let mut writer =
-                RedbWriter { latest: open(LATEST)?, log: open(LOG)?, state: open(STATE)?, path: &self.path };
+                RedbWriter { latest: open(LATEST)?, log: open(LOG)?, state: open(STATE)?, file: &self.file };
             write(&mut writer)?;
         }
-        transaction.commit().map_err(failed("commit", &self.path))
+        transaction.commit().map_err(failed("commit", &self.file))
     }
 
     fn file_bytes(&self) -> Result<u64, StorageError> {
-        self.file.len().map_err(StorageError::io("read the length of", &self.path))
+        let read = self.file.pages.file_bytes();
+        read.map_err(StorageError::io("read the length of", &*self.file.path))
     }
 }
 
@@ -128,7 +179,7 @@ struct RedbView {
     log: Rows,
     state: Rows,
     _database: Arc<Database>,
-    path: PathBuf,
+    file: TreeFile,
 }
 
 impl RedbView {
@@ -148,7 +199,7 @@ impl KvView for RedbView {
         key: &[u8],
         read: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
-        match self.table(table).get(key).map_err(failed("get", &self.path))? {
+        match self.table(table).get(key).map_err(failed("get", &self.file))? {
             Some(value) => read(value.value()).map(|()| true),
             None => Ok(false),
         }
@@ -160,18 +211,18 @@ impl KvView for RedbView {
         bounds: (Bound<&[u8]>, Bound<&[u8]>),
         visit: Visit<'_>,
     ) -> Result<(), StorageError> {
-        scan(self.table(table), bounds, &self.path, visit)
+        scan(self.table(table), bounds, &self.file, visit)
     }
 }
 
 fn scan(
     table: &impl ReadableTable<&'static [u8], &'static [u8]>,
     bounds: (Bound<&[u8]>, Bound<&[u8]>),
-    path: &Path,
+    file: &TreeFile,
     visit: Visit<'_>,
 ) -> Result<(), StorageError> {
-    for row in table.range::<&[u8]>(bounds).map_err(failed("scan", path))? {
-        let (key, value) = row.map_err(failed("scan", path))?;
+    for row in table.range::<&[u8]>(bounds).map_err(failed("scan", file))? {
+        let (key, value) = row.map_err(failed("scan", file))?;
         if visit(key.value(), value.value())?.is_break() {
             break;
         }
@@ -183,7 +234,7 @@ struct RedbWriter<'txn> {
     latest: redb::Table<'txn, &'static [u8], &'static [u8]>,
     log: redb::Table<'txn, &'static [u8], &'static [u8]>,
     state: redb::Table<'txn, &'static [u8], &'static [u8]>,
-    path: &'txn Path,
+    file: &'txn TreeFile,
 }
 
 impl<'txn> RedbWriter<'txn> {
@@ -198,14 +249,14 @@ impl<'txn> RedbWriter<'txn> {
 
 impl KvWriter for RedbWriter<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<Option<usize>, StorageError> {
-        let path = self.path;
-        let replaced = self.table(table).insert(key, value).map_err(failed("put", path))?;
+        let file = self.file;
+        let replaced = self.table(table).insert(key, value).map_err(failed("put", file))?;
         Ok(replaced.map(|old| old.value().len()))
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<usize>, StorageError> {
-        let path = self.path;
-        let removed = self.table(table).remove(key).map_err(failed("remove", path))?;
+        let file = self.file;
+        let removed = self.table(table).remove(key).map_err(failed("remove", file))?;
         Ok(removed.map(|old| old.value().len()))
     }
 
@@ -215,36 +266,39 @@ impl KvWriter for RedbWriter<'_> {
         key: &[u8],
         read: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
-        let path = self.path;
-        match self.table(table).get(key).map_err(failed("get", path))? {
+        let file = self.file;
+        match self.table(table).get(key).map_err(failed("get", file))? {
             Some(value) => read(value.value()).map(|()| true),
             None => Ok(false),
         }
     }
 
     fn append(&mut self, table: Table, next: NextRow<'_>) -> Result<(), StorageError> {
-        let path = self.path;
+        let file = self.file;
         // Runs at the table's end go in as whole leaves: several times as fast as inserts one by one.
         let mut cursor = self
             .table(table)
             .upper_bound_mut(Bound::<&[u8]>::Unbounded)
-            .map_err(failed("seek the end", path))?;
+            .map_err(failed("seek the end", file))?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         while next(&mut key, &mut value)? {
-            cursor.insert_before(key.as_slice(), value.as_slice()).map_err(failed("append", path))?;
+            cursor.insert_before(key.as_slice(), value.as_slice()).map_err(failed("append", file))?;
         }
-        cursor.close().map_err(failed("append", path))
+        cursor.close().map_err(failed("append", file))
     }
 
     fn scan_below(&mut self, table: Table, end: &[u8], visit: Visit<'_>) -> Result<(), StorageError> {
-        let path = self.path;
-        scan(self.table(table), (Bound::Unbounded, Bound::Excluded(end)), path, visit)
+        let file = self.file;
+        scan(self.table(table), (Bound::Unbounded, Bound::Excluded(end)), file, visit)
     }
 
     fn remove_through(&mut self, table: Table, last: &[u8]) -> Result<(), StorageError> {
-        let path = self.path;
+        let file = self.file;
         self.table(table)
             .retain_in::<&[u8], _>(..=last, |_, _| false)
-            .map_err(failed("remove a prefix", path))
+            .map_err(failed("remove a prefix", file))
     }
 }
+
+#[cfg(test)]
+mod tests;
