@@ -13,12 +13,50 @@ use crate::batch::Batch;
 use crate::lease;
 use crate::mvcc::{OpError, compact, txn, write};
 
-/// Applies one entry to `batch`. Entries of a membership change, and the empty one of a new leader, change nothing.
+/// Applies the next entry to `batch`. Entries of a membership change, and the empty one of a new leader, change nothing.
 ///
 /// # Errors
-/// [`StorageError::CorruptRecord`] for a command that this release cannot read: skipping it would make this member differ
-/// from the others. Else this machine failed.
+/// [`StorageError::InvalidIndex`] when it is not the next one. [`StorageError::CorruptRecord`] for a command that this
+/// release cannot read: skipping it would make this member differ from the others. Else this machine failed.
 pub(crate) fn entry(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
+    follows(batch, entry)?;
+    let outcome = command(batch, entry)?;
+    let refusal = match outcome.kind {
+        Some(OutcomeKind::Refused(refusal)) => Some(refusal),
+        _ => None,
+    };
+    batch.end_entry(entry, refusal);
+    Ok(outcome)
+}
+
+/// Applies the next entry, one of a membership change, to `batch`.
+///
+/// # Errors
+/// [`StorageError::InvalidIndex`] when it is not the next one.
+pub(crate) fn membership_change(
+    batch: &mut Batch,
+    entry: &Entry,
+    membership: &Membership,
+) -> Result<(), StorageError> {
+    follows(batch, entry)?;
+    batch.change_membership(membership.clone());
+    batch.end_entry(entry, None);
+    Ok(())
+}
+
+/// Whether `entry` is the next one.
+fn follows(batch: &Batch, entry: &Entry) -> Result<(), StorageError> {
+    let next = batch.progress.applied.index.next();
+    if entry.index == next {
+        return Ok(());
+    }
+    Err(StorageError::InvalidIndex {
+        index: entry.index,
+        reason: format!("the entry to apply next is {next}"),
+    })
+}
+
+fn command(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
     if entry.entry_type != EntryType::Normal || entry.data.is_empty() {
         return Ok(Outcome { revision: batch.progress.revision.as_i64(), kind: None });
     }
@@ -93,6 +131,6 @@ fn publish_member(batch: &mut Batch, published: &PublishMember) -> bool {
     if !published.peer_urls.is_empty() {
         member.peer_urls.clone_from(&published.peer_urls);
     }
-    batch.set_membership(membership);
+    batch.change_membership(membership);
     true
 }

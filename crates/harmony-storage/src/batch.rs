@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use harmony_types::{Alarms, KeyRange, Membership, Revision, StorageError};
+use harmony_types::{Alarms, Applied, Entry, KeyRange, Membership, Revision, StorageError};
 
 use crate::settings::Settings;
 use crate::tree::meta::{self, Progress};
@@ -239,7 +239,13 @@ impl Batch {
         &self.settings
     }
 
-    /// Sets the members.
+    /// Sets the members, as an entry has it.
+    pub(crate) fn change_membership(&mut self, membership: Membership) {
+        self.progress.state_hash.members(&membership);
+        self.set_membership(membership);
+    }
+
+    /// Sets the members that were there before the first entry: those who joined later never saw it.
     pub(crate) fn set_membership(&mut self, membership: Membership) {
         self.settings.membership = Arc::new(membership);
     }
@@ -257,6 +263,7 @@ impl Batch {
     /// Takes one write. `before` is what [`Batch::before`] returned for this key.
     pub(crate) fn write(&mut self, key: Bytes, version: VersionBuf, before: Option<VersionBuf>) {
         assert_eq!(version.written, self.next_write(), "a write out of order");
+        self.progress.state_hash.write(&key, &version);
         let replaced_bytes = before.as_ref().map_or(0, |before| before.value.len());
         self.bytes += (EVENT_OVERHEAD_BYTES + key.len() + version.value.len() + replaced_bytes) as u64;
         self.undo.push(self.newest.insert(key.clone(), version.clone()));
@@ -266,6 +273,7 @@ impl Batch {
 
     /// Sets a replicated row of `state`, or removes it.
     pub(crate) fn set_row(&mut self, name: Bytes, row: Option<Bytes>) {
+        self.progress.state_hash.row(&name, row.as_deref());
         self.bytes += (ROW_OVERHEAD_BYTES + name.len() + row.as_ref().map_or(0, Bytes::len)) as u64;
         let before = self.rows.insert(name.clone(), row);
         self.undo_rows.push((name, before));
@@ -295,6 +303,13 @@ impl Batch {
             self.writes = 0;
         }
         self.progress.revision
+    }
+
+    /// Ends an entry, which may have ended with a refusal.
+    pub(crate) fn end_entry(&mut self, entry: &Entry, refusal: Option<i32>) {
+        let Progress { revision, compact, .. } = self.progress;
+        self.progress.state_hash.end(entry, revision, compact, refusal);
+        self.progress.applied = Applied { index: entry.index, term: entry.term };
     }
 
     /// Writes all but the progress row, whose counts it brings up to date.

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use harmony_types::txn::{Range, RangeOutcome, Txn, TxnOpKind};
-use harmony_types::{KeyValue, Outcome, OutcomeKind, Refusal, Revision, StorageError};
+use harmony_types::{KeyValue, LogIndex, Outcome, OutcomeKind, Refusal, Revision, StorageError};
 
 use crate::batch::Batch;
 use crate::mvcc::hash::{self, HashKv};
@@ -17,6 +17,15 @@ pub struct RangeResult {
     pub revision: Revision,
     /// What was found.
     pub outcome: RangeOutcome,
+}
+
+/// The rolling hash at one applied index. Two members with the same index must have the same hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AppliedHash {
+    /// The last entry applied.
+    pub index: LogIndex,
+    /// Over what all entries up to there did.
+    pub hash: u64,
 }
 
 impl UnifiedStorage {
@@ -90,6 +99,12 @@ impl UnifiedStorage {
     /// Bytes of keys and records: etcd's size in use. Writes that are not in the tree yet are estimated.
     pub fn live_bytes(&self) -> u64 {
         self.published().bytes
+    }
+
+    /// The rolling hash over what each entry did, at what is applied: the same on every member that has applied as much.
+    pub fn applied_hash(&self) -> AppliedHash {
+        let progress = self.progress();
+        AppliedHash { index: progress.applied.index, hash: progress.state_hash.0 }
     }
 
     /// etcd's HashKV at a revision, 0 or less for the newest. Reads the whole store; blocks nobody.

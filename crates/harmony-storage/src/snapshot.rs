@@ -60,6 +60,9 @@ struct Head {
     /// The members.
     #[prost(message, optional, tag = "6")]
     membership: Option<MembershipRow>,
+    /// The rolling hash over what each entry did.
+    #[prost(fixed64, tag = "7")]
+    state_hash: u64,
 }
 
 fn frame_crc(kind: u8, payload: &[u8]) -> u32 {

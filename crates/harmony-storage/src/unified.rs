@@ -16,7 +16,7 @@ use harmony_types::{
 use harmony_wal::FileWal;
 
 use crate::apply;
-use crate::batch::{Base, Batch};
+use crate::batch::Base;
 use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
 use crate::recovery;
@@ -308,18 +308,6 @@ pub(crate) fn record_boundary(wal: &dyn Wal, applied: Applied) -> Result<(), Sto
     Ok(wal.sync()?)
 }
 
-/// Whether `entry` is the next one.
-fn follows(batch: &Batch, entry: &Entry) -> Result<(), StorageError> {
-    let next = batch.progress.applied.index.next();
-    if entry.index == next {
-        return Ok(());
-    }
-    Err(StorageError::InvalidIndex {
-        index: entry.index,
-        reason: format!("the entry to apply next is {next}"),
-    })
-}
-
 impl Storage for UnifiedStorage {
     type Outcome = Outcome;
 
@@ -431,15 +419,7 @@ impl Storage for UnifiedStorage {
         }
         let _applying = self.applying();
         self.bound_memory()?;
-        self.memory.change(|batch| {
-            let mut outcomes = Vec::with_capacity(entries.len());
-            for entry in entries {
-                follows(batch, entry)?;
-                outcomes.push(apply::entry(batch, entry)?);
-                batch.progress.applied = Applied { index: entry.index, term: entry.term };
-            }
-            Ok(outcomes)
-        })
+        self.memory.change(|batch| entries.iter().map(|entry| apply::entry(batch, entry)).collect())
     }
 
     fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {
@@ -451,12 +431,7 @@ impl Storage for UnifiedStorage {
             });
         }
         let _applying = self.applying();
-        self.memory.change(|batch| {
-            follows(batch, entry)?;
-            batch.set_membership(membership.clone());
-            batch.progress.applied = Applied { index: entry.index, term: entry.term };
-            Ok(())
-        })
+        self.memory.change(|batch| apply::membership_change(batch, entry, membership))
     }
 
     fn applied(&self) -> Applied {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use common::{Store, put};
-use harmony_storage::{StorageConfig, StorageError};
+use harmony_storage::{AppliedHash, StorageConfig, StorageError};
 use harmony_types::command::Compact;
 use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::Seed;
@@ -43,15 +43,19 @@ fn commands() -> Vec<CommandKind> {
     commands
 }
 
-/// The state's hash by applied index, on a disk that never fails.
-fn expected() -> BTreeMap<LogIndex, u32> {
+/// The state's hashes, whole and rolling, by applied index, on a disk that never fails.
+fn expected() -> BTreeMap<LogIndex, (u32, AppliedHash)> {
     let mut store = Store::with(MemoryFileSystem::new(), config()).unwrap();
-    let mut hashes = BTreeMap::from([(LogIndex(0), store.storage().hash().unwrap())]);
+    let mut hashes = BTreeMap::from([(LogIndex(0), hashes_of(&store))]);
     for command in commands() {
         store.run(command);
-        hashes.insert(store.storage().applied().index, store.storage().hash().unwrap());
+        hashes.insert(store.storage().applied().index, hashes_of(&store));
     }
     hashes
+}
+
+fn hashes_of(store: &Store) -> (u32, AppliedHash) {
+    (store.storage().hash().unwrap(), store.storage().applied_hash())
 }
 
 /// Applies the commands one by one until the disk fails; returns the last entry that was acknowledged as durable, and
@@ -91,7 +95,7 @@ fn the_state_after_a_crash_is_that_of_the_committed_entries() {
                 .unwrap_or_else(|error| panic!("power lost at call {n}, {crash:?}: {error}"));
             let storage = store.storage();
             assert!(acknowledged <= storage.applied().index, "call {n}, {crash:?}");
-            assert_eq!(storage.hash().unwrap(), expected[&storage.applied().index], "call {n}, {crash:?}");
+            assert_eq!(hashes_of(&store), expected[&storage.applied().index], "call {n}, {crash:?}");
         }
         if is_done {
             calls = n;
@@ -167,7 +171,7 @@ fn a_restart_and_then_a_power_loss_lose_nothing() {
                 .unwrap_or_else(|error| panic!("ended at call {n}, then {crash:?}: {error}"));
             let storage = copy.storage();
             assert!(acknowledged <= storage.applied().index, "call {n}, {crash:?}");
-            assert_eq!(storage.hash().unwrap(), expected[&storage.applied().index], "call {n}, {crash:?}");
+            assert_eq!(hashes_of(&store), expected[&storage.applied().index], "call {n}, {crash:?}");
         }
         if is_done {
             break;

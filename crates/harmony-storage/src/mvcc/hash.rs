@@ -152,13 +152,14 @@ fn etcd_pair(key: &[u8], version: &VersionRef<'_>, out: &mut Vec<u8>) {
     key_value.encode_raw(out);
 }
 
-/// CRC-32C over revisions, members and every row that all members have in common.
+/// CRC-32C over revisions, members, the rolling hash and every row that all members have in common.
 ///
 /// # Errors
 /// What reading reports.
 pub(crate) fn hash(view: &View) -> Result<u32, StorageError> {
     let mut hash = Hash::of(&view.progress.revision.0.to_be_bytes());
     hash.update(&view.progress.compact.0.to_be_bytes());
+    hash.update(&view.progress.state_hash.0.to_be_bytes());
     hash.update(&crate::tree::meta::encode_membership(&view.settings.membership));
     for table in canonical::TABLES {
         canonical::rows(view, table, None, &mut |key, row| {

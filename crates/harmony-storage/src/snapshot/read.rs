@@ -11,6 +11,7 @@ use super::{
     FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, KIND_STATE, MAGIC,
     STREAM_VERSION, frame_crc,
 };
+use crate::state_hash::StateHash;
 use crate::tree::meta::{self, Progress};
 use crate::tree::record::{EventRef, VersionRef, check_crc};
 use crate::tree::{Durability, KvEngine, Table, rows};
@@ -52,6 +53,7 @@ pub(crate) fn install(
         revision: Revision(head.revision),
         compact: Revision(head.compact),
         dropped: Revision(head.compact),
+        state_hash: StateHash(head.state_hash),
         boundary_pending: true,
         ..Progress::EMPTY
     };

@@ -110,6 +110,7 @@ fn head(view: &View, cluster: ClusterId) -> Head {
         revision: view.progress.revision.0,
         compact: view.progress.compact.0,
         membership: Some(MembershipRow::from(&*view.settings.membership)),
+        state_hash: view.progress.state_hash.0,
     }
 }
 

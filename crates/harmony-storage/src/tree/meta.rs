@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `format` | version of the whole file, u32; 3, as in the file's head, see [`super::pages`] |
 //! | `identity` | cluster id u64, member id u64 (0: none) |
-//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state` (u64 each), flags u8 (bit 0: see [`Progress::boundary_pending`]) |
+//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state`, state hash (u64 each), flags u8 (bit 0: see [`Progress::boundary_pending`]) |
 //! | `membership` | a [`MembershipRow`] as protobuf |
 //!
 //! Each value ends with a checksum as in [`super::record`]. `format` is read first; any other one is refused.
@@ -21,6 +21,7 @@ use prost::Message as _;
 use super::pages::FORMAT_VERSION;
 use super::record::{check_crc, corrupt, put_crc};
 use super::{KvView, KvWriter, Table};
+use crate::state_hash::StateHash;
 
 const FORMAT: &[u8] = b"format";
 const IDENTITY: &[u8] = b"identity";
@@ -46,6 +47,8 @@ pub(crate) struct Progress {
     pub(crate) log_bytes: u64,
     /// Bytes of keys and values of the replicated rows in `state`.
     pub(crate) state_bytes: u64,
+    /// What the entries applied so far did.
+    pub(crate) state_hash: StateHash,
     /// The file came as a snapshot and the write-ahead log may not know yet that it starts behind it.
     pub(crate) boundary_pending: bool,
 }
@@ -60,6 +63,7 @@ impl Progress {
         latest_bytes: 0,
         log_bytes: 0,
         state_bytes: 0,
+        state_hash: StateHash::EMPTY,
         boundary_pending: false,
     };
 
@@ -75,7 +79,7 @@ impl Progress {
 
     pub(crate) fn write(&self, writer: &mut dyn KvWriter) -> Result<(), StorageError> {
         self.check();
-        let mut row = Vec::with_capacity(72);
+        let mut row = Vec::with_capacity(80);
         for number in [
             self.applied.index.0,
             self.applied.term.0,
@@ -85,6 +89,7 @@ impl Progress {
             self.latest_bytes,
             self.log_bytes,
             self.state_bytes,
+            self.state_hash.0,
         ] {
             row.extend_from_slice(&number.to_be_bytes());
         }
@@ -95,7 +100,7 @@ impl Progress {
     pub(crate) fn read(view: &dyn KvView) -> Result<Self, StorageError> {
         let row = get_row(view, PROGRESS)?;
         let (numbers, flags) = match row.split_last() {
-            Some((flags, numbers)) if numbers.len() == 64 && *flags <= 1 => (numbers, *flags),
+            Some((flags, numbers)) if numbers.len() == 72 && *flags <= 1 => (numbers, *flags),
             _ => return Err(corrupt(Table::State, PROGRESS, "the row makes no sense")),
         };
         let number = |slot: usize| u64_at(numbers, slot);
@@ -107,6 +112,7 @@ impl Progress {
             latest_bytes: number(5),
             log_bytes: number(6),
             state_bytes: number(7),
+            state_hash: StateHash(number(8)),
             boundary_pending: flags == 1,
         };
         progress.check();
