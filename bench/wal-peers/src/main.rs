@@ -176,10 +176,9 @@ fn chosen(only: &[String]) -> Result<BTreeSet<Workload>> {
 }
 
 fn introduce(arguments: &Arguments, machine: &Machine, peers: &[Peer]) {
-    let commit = std::env::var("WAL_PEERS_COMMIT").unwrap_or_else(|_| "unknown".to_owned());
     println!("# harmony-wal beside its peers\n");
     println!("- command: {}", command());
-    println!("- harmony-wal at commit {commit}; raft-engine 0.4.2; okaywal 0.3.1");
+    println!("- harmony-wal at commit {}; raft-engine 0.4.2; okaywal 0.3.1", commit());
     println!(
         "- machine: {} cores of {}, {} GiB; {}; {}",
         machine.cores, machine.cpu, machine.memory_gib, machine.kernel, machine.file_system
@@ -196,6 +195,11 @@ fn introduce(arguments: &Arguments, machine: &Machine, peers: &[Peer]) {
         eprintln!("warning: the machine is not quiet (load {}): read ratios, not figures", machine.load);
     }
     println!();
+}
+
+/// What was built.
+fn commit() -> String {
+    std::env::var("WAL_PEERS_COMMIT").unwrap_or_else(|_| "unknown".to_owned())
 }
 
 /// How a person repeats it.
@@ -217,6 +221,7 @@ fn conclude(arguments: &Arguments, machine: &Machine, results: &Results, quiet: 
     if let Some(path) = &arguments.json {
         let document = json!({
             "command": command(),
+            "commit": commit(),
             "machine": {
                 "cores": machine.cores, "cpu": machine.cpu, "kernel": machine.kernel,
                 "file_system": machine.file_system, "memory_gib": machine.memory_gib, "load_before": machine.load,

@@ -55,6 +55,8 @@ const SHOWN: &[(Workload, Peer)] = &[
     (Workload::W1, Peer::RaftEngine),
     (Workload::W1, Peer::OkayWal),
     (Workload::W64, Peer::RaftEngineNoLz4),
+    // What a file allows that is only overwritten: nobody who calls `fdatasync` can be much above 1.
+    (Workload::W64, Peer::Raw),
     (Workload::Recover, Peer::RaftEngineNoLz4),
     (Workload::Random, Peer::RaftEngineNoLz4),
     (Workload::Recover, Peer::OkayWal),
