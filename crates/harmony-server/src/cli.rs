@@ -48,7 +48,7 @@ enum Command {
     Members(members::MembersArgs),
     /// Measure an endpoint.
     Bench(bench::BenchArgs),
-    /// Look at the write-ahead log of a member that does not run.
+    /// Look at the write-ahead log of a member that does not run, or repair it.
     Wal(wal::WalArgs),
 }
 

@@ -1,11 +1,13 @@
-//! `harmony wal`: a member's write-ahead log, looked at without changing it. The member must not run.
+//! `harmony wal`: a write-ahead log that nobody uses, looked at without changing it, or repaired.
+
+mod repair;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use harmony_types::{HardState, LogBounds};
+use harmony_types::{HardState, LogBounds, WalError};
 use harmony_wal::{DumpOptions, OsFileSystem, VerifyReport};
 
 use crate::client::ClientError;
@@ -22,7 +24,7 @@ pub(crate) struct WalArgs {
 
 #[derive(Debug, Subcommand)]
 enum Action {
-    /// Print every record of a log, up to the end or the first damage
+    /// Print every record of a log, up to the end or the first damage; nothing is changed
     Dump {
         #[command(flatten)]
         log: LogArgs,
@@ -30,7 +32,15 @@ enum Action {
         #[arg(long, default_value_t = 0, value_name = "BYTES")]
         data_bytes: usize,
     },
-    /// Read and check a whole log
+    /// Keep what stands before damage, move the rest aside
+    ///
+    /// Says where the log is damaged, what would be kept and what lost; with --yes does it. Every file that is cut or moved is
+    /// kept, whole, in a new directory `repaired-1` (`-2`, ...) of the log. A torn tail is no damage: the next start cuts it.
+    ///
+    /// A repaired log lacks records that may have been acknowledged. Do not start a member of a cluster on it while the
+    /// others have a majority: replace the member. Repair a log that is used alone, or the last copy there is.
+    Repair(repair::RepairArgs),
+    /// Read and check a whole log; nothing is changed
     Verify {
         #[command(flatten)]
         log: LogArgs,
@@ -39,7 +49,7 @@ enum Action {
 
 #[derive(Args, Debug)]
 struct LogArgs {
-    /// A data directory, or the directory of a log
+    /// A data directory, or the directory of a log; no process may use it
     dir: PathBuf,
 }
 
@@ -53,11 +63,14 @@ pub(crate) fn run(args: WalArgs) -> Result<ExitCode, ClientError> {
         Action::Dump { log, data_bytes } => {
             let dir = log.find()?;
             let options = DumpOptions { data_bytes_max: data_bytes };
-            harmony_wal::dump(&OsFileSystem, &dir, &mut out, options).map(drop).map_err(ClientError::from)
+            harmony_wal::dump(&OsFileSystem, &dir, &mut out, options)
+                .map(drop)
+                .map_err(|error| refused(&dir, error))
         }
+        Action::Repair(args) => repair::run(&args, &mut out),
         Action::Verify { log } => {
             let dir = log.find()?;
-            let report = harmony_wal::verify(&OsFileSystem, &dir)?;
+            let report = harmony_wal::verify(&OsFileSystem, &dir).map_err(|error| refused(&dir, error))?;
             write_report(&mut out, &dir, &report).map_err(ClientError::output)
         }
     };
@@ -68,7 +81,7 @@ pub(crate) fn run(args: WalArgs) -> Result<ExitCode, ClientError> {
 
 impl LogArgs {
     /// The log's directory.
-    fn find(self) -> Result<PathBuf, ClientError> {
+    fn find(&self) -> Result<PathBuf, ClientError> {
         let in_data_dir = self.dir.join(WAL_IN_DATA_DIR);
         for dir in [in_data_dir, self.dir.clone()] {
             match dir.metadata() {
@@ -77,6 +90,19 @@ impl LogArgs {
             }
         }
         Err(ClientError::Failed(format!("{} is no directory", self.dir.display())))
+    }
+}
+
+/// The error for a log that was refused; of a damaged one, with what can be done.
+fn refused(dir: &Path, error: WalError) -> ClientError {
+    match error {
+        WalError::CrcMismatch { .. } | WalError::CorruptRecord { .. } | WalError::MissingSegment { .. } => {
+            let dir = dir.display();
+            ClientError::Failed(format!(
+                "{error}; `harmony wal repair {dir}` shows what a repair would keep and lose"
+            ))
+        }
+        other => other.into(),
     }
 }
 
