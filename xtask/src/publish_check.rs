@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::process::Command;
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
@@ -34,12 +36,59 @@ pub(crate) fn run(quick: bool) -> Result<(), Box<dyn Error>> {
     let mut steps =
         vec![Step::new("packages are complete", "cargo xtask publish-check --quick", check_packages)];
     if !quick {
-        steps.push(Step::command(
-            "packages build from what is in them",
-            "cargo publish --workspace --dry-run --locked",
-        ));
+        let build = "packages build from what is in them";
+        steps.push(Step::new(build, "cargo xtask publish-check", build_packages));
     }
     run_all("publish-check", steps)
+}
+
+/// Has cargo publish everything up to the upload.
+fn build_packages() -> Result<(), Box<dyn Error>> {
+    let metadata = metadata()?;
+    let dir = metadata.target_directory.join("publish");
+    forget_earlier_packages(&metadata, dir.as_str())?;
+    cargo(&["publish", "--workspace", "--dry-run", "--locked", "--target-dir", dir.as_str()])
+}
+
+/// Cargo takes a package of the same version for the same package, and would build against sources and libraries of the
+/// check before this one. Sources of packages that were never published lie in its cache under a name without a host.
+fn forget_earlier_packages(metadata: &Metadata, dir: &str) -> Result<(), Box<dyn Error>> {
+    let mut clean = vec!["clean", "--quiet", "--target-dir", dir];
+    for package in published(metadata) {
+        clean.extend(["-p", package.name.as_str()]);
+    }
+    cargo(&clean)?;
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).ok_or("where is cargo's home?")?;
+    let sources = match fs::read_dir(home.join("registry/src")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        listed => listed?,
+    };
+    for source in sources {
+        let source = source?;
+        if !source.file_name().as_encoded_bytes().starts_with(b"-") {
+            continue;
+        }
+        for package in published(metadata) {
+            let unpacked = source.path().join(format!("{}-{}", package.name, package.version));
+            match fs::remove_dir_all(&unpacked) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(format!("{}: {error}", unpacked.display()).into());
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn cargo(arguments: &[&str]) -> Result<(), Box<dyn Error>> {
+    let status = Command::new("cargo").args(arguments).current_dir(crate::root()?).status()?;
+    if status.success() { Ok(()) } else { Err(format!("cargo {}: {status}", arguments.join(" ")).into()) }
+}
+
+fn metadata() -> Result<Metadata, Box<dyn Error>> {
+    Ok(MetadataCommand::new().current_dir(crate::root()?).no_deps().exec()?)
 }
 
 /// The part without the registry: what is in the manifests and in the packages.
@@ -47,7 +96,7 @@ pub(crate) fn run(quick: bool) -> Result<(), Box<dyn Error>> {
 /// # Errors
 /// Everything that is missing.
 pub(crate) fn check_packages() -> Result<(), Box<dyn Error>> {
-    let metadata = MetadataCommand::new().current_dir(crate::root()?).no_deps().exec()?;
+    let metadata = metadata()?;
     let mut wrong = manifests(&metadata);
     for package in published(&metadata) {
         wrong.extend(files(package)?);

