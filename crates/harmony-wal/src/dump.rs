@@ -86,7 +86,7 @@ fn inspect(
     dir: &Path,
     visit: &mut dyn FnMut(Seen<'_>),
 ) -> Result<VerifyReport, WalError> {
-    let Some(scan) = recovery::scan(fs, dir, None, visit)? else {
+    let Some(scan) = recovery::scan(fs, dir, None, Some(visit))? else {
         let error = io::Error::new(io::ErrorKind::NotFound, "the directory has no segment");
         return Err(WalError::io("read the log in", dir)(error));
     };

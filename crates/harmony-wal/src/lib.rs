@@ -137,15 +137,16 @@
 //! ```
 //!
 //! # How to read the source
-//! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `recovery` → `pending` and
-//! `writer` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many threads) → `fetch`, `release`,
-//! `spare` → `repair` (by hand, never at open).
+//! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `ahead`, `replay` and
+//! `recovery` → `pending` and `writer` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many
+//! threads) → `fetch`, `release`, `spare` → `repair` (by hand, never at open).
 
 /// The README's example compiles.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod ahead;
 mod aside;
 mod batched;
 mod blocks;
@@ -164,6 +165,7 @@ mod record;
 mod recovery;
 mod release;
 mod repair;
+mod replay;
 mod segment;
 mod spare;
 mod sums;

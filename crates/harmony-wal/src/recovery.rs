@@ -4,16 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use harmony_types::config::Identity;
-use harmony_types::{
-    EntryType, File, FileSystem, HardState, LogIndex, OpenMode, RecordType, Term, WalError, WalOffset,
-};
+use harmony_types::{File, FileSystem, HardState, LogIndex, OpenMode, RecordType, WalError, WalOffset};
 
+use crate::ahead::{self, Note, Sink, Source, Stop};
 use crate::aside;
 use crate::frame::{self, HEADER_BYTES, Header, Kind};
-use crate::index::{Index, Slot};
+use crate::index::Index;
 use crate::preallocate;
 use crate::reader::{SegmentReader, Step};
-use crate::record;
+use crate::replay::Replay;
 use crate::segment::{self, HEAD_BYTES, Head, OPENING_BYTES, SegmentName};
 use crate::tail::{self, Tail};
 
@@ -51,6 +50,13 @@ pub(crate) struct Found {
     pub(crate) chain: u32,
 }
 
+impl Found {
+    fn source(&self) -> Source {
+        let (sequence, file_bytes, chain) = (self.name.sequence, self.file_bytes, self.chain);
+        Source { path: self.path.clone(), sequence, file_bytes, chain }
+    }
+}
+
 /// A directory's content, checked.
 pub(crate) struct Scan {
     pub(crate) segments: Vec<Found>,
@@ -82,7 +88,7 @@ pub(crate) fn scan(
     fs: &dyn FileSystem,
     dir: &Path,
     identity: Option<Identity>,
-    visit: &mut dyn FnMut(Seen<'_>),
+    visit: Option<&mut dyn FnMut(Seen<'_>)>,
 ) -> Result<Option<Scan>, WalError> {
     let (names, mut leftovers) = list(fs, dir)?;
     let Some(last) = names.last() else { return Ok(None) };
@@ -95,14 +101,7 @@ pub(crate) fn scan(
         segments.push(open_segment(fs, dir, *name, identity)?);
     }
     let first = &segments[0];
-    let mut replay = Replay::new(&first.head);
-    let mut ends = Vec::with_capacity(segments.len());
-    for (slot, found) in segments.iter().enumerate() {
-        visit(Seen::Segment(found));
-        replay.oldest = replay.oldest.max(found.head.oldest);
-        let follower = segments.get(slot + 1).map(|next| next.chain);
-        ends.push(read_segment(fs, found, follower, &mut replay, visit)?);
-    }
+    let (mut replay, mut ends) = read_segments(fs, &segments, visit)?;
     if replay.oldest < first.name.sequence {
         let index = match before.last() {
             // What stands before the hole is the last good index.
@@ -311,7 +310,8 @@ pub(crate) struct End {
     unsealed: Option<(u32, Vec<u8>)>,
 }
 
-/// Replays one segment. `follower` is the checksum that the next segment is chained to; without one, it is the last.
+/// Reads and replays one segment. `follower` is the checksum that the next segment is chained to; without one, it is the
+/// last.
 pub(crate) fn read_segment(
     fs: &dyn FileSystem,
     found: &Found,
@@ -319,31 +319,119 @@ pub(crate) fn read_segment(
     replay: &mut Replay,
     visit: &mut dyn FnMut(Seen<'_>),
 ) -> Result<End, WalError> {
-    let sequence = found.name.sequence;
-    let mut reader = SegmentReader::new(open_read(fs, &found.path)?, found.path.clone(), sequence)?;
-    let (mut at, mut chain) = (u32::try_from(HEAD_BYTES).expect("a small constant"), found.chain);
-    let mut synced = OPENING_BYTES;
-    while let Step::Frame(header) = reader.step(at, chain)? {
-        let offset = WalOffset::new(sequence, at);
-        let payload = reader.payload(at, &header)?;
-        visit(Seen::Frame(offset, &header, payload));
-        let sealed = replay
-            .apply(offset, &header, payload)
-            .map_err(|reason| corrupt(&found.path, at, replay.index.last(), reason))?;
-        chain = header.crc;
-        synced = synced.max(header.durable);
-        if sealed {
-            return sealed_end(found, follower, at, chain, replay.index.last());
-        }
-        at += u32::try_from(header.frame_bytes()).expect("frames are limited");
+    let stop = ahead::frames(fs, &found.source(), |note, payload| {
+        let place = WalOffset::new(found.name.sequence, note.at);
+        visit(Seen::Frame(place, &note.header, payload));
+        replay.take(found, &note)
+    })?;
+    end_of(fs, found, follower, stop, replay.index.last())
+}
+
+/// Reads and replays segments that follow each other, the last of the log at their end.
+fn read_segments<'v>(
+    fs: &dyn FileSystem,
+    segments: &[Found],
+    visit: Option<&'v mut (dyn FnMut(Seen<'_>) + 'v)>,
+) -> Result<(Replay, Vec<End>), WalError> {
+    let sources: Vec<Source> = segments.iter().map(Found::source).collect();
+    let mut reading = Reading::new(fs, segments, visit);
+    ahead::read(fs, &sources, &mut reading)?;
+    Ok((reading.replay, reading.ends))
+}
+
+/// Takes in the frames of segments and judges how each ends.
+struct Reading<'a, 'v> {
+    fs: &'a dyn FileSystem,
+    segments: &'a [Found],
+    visit: Option<&'v mut (dyn FnMut(Seen<'_>) + 'v)>,
+    replay: Replay,
+    ends: Vec<End>,
+    /// Segments whose head was taken in.
+    begun: usize,
+}
+
+impl<'a, 'v> Reading<'a, 'v> {
+    fn new(
+        fs: &'a dyn FileSystem,
+        segments: &'a [Found],
+        visit: Option<&'v mut (dyn FnMut(Seen<'_>) + 'v)>,
+    ) -> Self {
+        let replay = Replay::new(&segments[0].head);
+        Self { fs, segments, visit, replay, ends: Vec::with_capacity(segments.len()), begun: 0 }
     }
-    let (seal, sealed_chain) = segment::seal(WalOffset::new(sequence, at), chain);
+
+    fn begin(&mut self, segment: usize) {
+        if self.begun <= segment {
+            let found = &self.segments[segment];
+            self.replay.oldest = self.replay.oldest.max(found.head.oldest);
+            self.begun = segment + 1;
+            if let Some(visit) = &mut self.visit {
+                visit(Seen::Segment(found));
+            }
+        }
+    }
+}
+
+impl Sink for Reading<'_, '_> {
+    fn wants_payloads(&self) -> bool {
+        self.visit.is_some()
+    }
+
+    fn frame(&mut self, segment: usize, note: &Note, payload: Option<&[u8]>) -> Result<(), WalError> {
+        self.begin(segment);
+        let found = &self.segments[segment];
+        let place = WalOffset::new(found.name.sequence, note.at);
+        if let (Some(visit), Some(payload)) = (&mut self.visit, payload) {
+            visit(Seen::Frame(place, &note.header, payload));
+        }
+        self.replay.take(found, note)
+    }
+
+    /// The segment that follows says what this one must end with; without a follower, it is the last.
+    fn stop(&mut self, segment: usize, stop: Stop) -> Result<(), WalError> {
+        self.begin(segment);
+        let segments = self.segments;
+        let found = &segments[segment];
+        let follower = segments.get(segment + 1).map(|next| next.chain);
+        let end = end_of(self.fs, found, follower, stop, self.replay.index.last())?;
+        self.ends.push(end);
+        Ok(())
+    }
+}
+
+/// How a segment ends whose good frames stop there. `follower` is the checksum that the next segment is chained to; without
+/// one, it is the last.
+fn end_of(
+    fs: &dyn FileSystem,
+    found: &Found,
+    follower: Option<u32>,
+    stop: Stop,
+    index: LogIndex,
+) -> Result<End, WalError> {
+    if stop.sealed {
+        sealed_end(found, follower, stop, index)
+    } else {
+        open_end(fs, found, follower, stop, index)
+    }
+}
+
+/// Without a seal: what stands behind the last good frame tells.
+fn open_end(
+    fs: &dyn FileSystem,
+    found: &Found,
+    follower: Option<u32>,
+    stop: Stop,
+    index: LogIndex,
+) -> Result<End, WalError> {
+    let Stop { at, chain, synced, .. } = stop;
+    let place = WalOffset::new(found.name.sequence, at);
+    let (seal, sealed_chain) = segment::seal(place, chain);
     if follower == Some(sealed_chain) && OPENING_BYTES <= at {
         return Ok(End { at, synced, chain: sealed_chain, torn: Vec::new(), unsealed: Some((at, seal)) });
     }
-    let rest = reader.rest(at)?;
-    let index = replay.index.last();
-    match tail::judge(&rest, WalOffset::new(sequence, at), chain) {
+    let file = open_read(fs, &found.path)?;
+    let rest = SegmentReader::new(file, found.path.clone(), found.name.sequence)?.rest(at)?;
+    match tail::judge(&rest, place, chain) {
         Tail::Mismatch { expected, found: crc } => Err(WalError::CrcMismatch {
             path: found.path.clone(),
             offset: u64::from(at),
@@ -364,13 +452,8 @@ pub(crate) fn read_segment(
     }
 }
 
-fn sealed_end(
-    found: &Found,
-    follower: Option<u32>,
-    at: u32,
-    chain: u32,
-    index: LogIndex,
-) -> Result<End, WalError> {
+fn sealed_end(found: &Found, follower: Option<u32>, stop: Stop, index: LogIndex) -> Result<End, WalError> {
+    let Stop { at, chain, .. } = stop;
     match follower {
         Some(expected) if expected == chain => {
             Ok(End { at, synced: at, chain, torn: Vec::new(), unsealed: None })
@@ -388,64 +471,4 @@ fn sealed_end(
 
 pub(crate) fn corrupt(path: &Path, at: u32, index: LogIndex, reason: String) -> WalError {
     WalError::CorruptRecord { path: path.to_owned(), offset: u64::from(at), index, reason }
-}
-
-/// The log's state as the frames tell it.
-pub(crate) struct Replay {
-    pub(crate) index: Index,
-    pub(crate) state: HardState,
-    pub(crate) oldest: u32,
-    pub(crate) records: u64,
-}
-
-impl Replay {
-    pub(crate) fn new(first: &Head) -> Self {
-        Self {
-            index: Index::new(first.boundary, first.boundary_term),
-            state: HardState::default(),
-            oldest: first.oldest,
-            records: 0,
-        }
-    }
-
-    /// Takes in one good frame; true for the seal. The error says what makes no sense about it.
-    fn apply(&mut self, at: WalOffset, header: &Header, payload: &[u8]) -> Result<bool, String> {
-        let kind =
-            Kind::from_u8(header.kind).ok_or_else(|| format!("unknown kind of record {}", header.kind))?;
-        let record = match kind {
-            Kind::Seal => return Ok(true),
-            Kind::Release => {
-                self.oldest = u32::try_from(header.index.0).map_err(|_| "sequence number out of range")?;
-                return Ok(false);
-            }
-            Kind::Record(record) => record,
-        };
-        match record {
-            RecordType::Entry => self.entry(at, header.index, header.term, payload)?,
-            RecordType::State => {
-                self.state = record::decode_state(header.index, header.term, payload)
-                    .ok_or_else(|| format!("a hard state of {} bytes", payload.len()))?;
-            }
-            RecordType::Snapshot => self.index.snapshot(header.index, header.term),
-            RecordType::Truncate => self.index.truncate(header.index, header.term),
-            RecordType::Crc if at.byte() as usize == HEAD_BYTES => {}
-            RecordType::Crc => return Err("a checksum record within a segment".to_owned()),
-        }
-        self.records += 1;
-        Ok(false)
-    }
-
-    fn entry(&mut self, at: WalOffset, index: LogIndex, term: Term, payload: &[u8]) -> Result<(), String> {
-        if payload.first().copied().and_then(EntryType::from_u8).is_none() {
-            return Err(format!("entry {index} has no known type"));
-        }
-        self.index.check_entry(index, term).map_err(|error| error.to_string())?;
-        if index <= self.index.last() {
-            let before = self.index.term(index.prev()).expect("checked to be within the log");
-            self.index.truncate(index, before);
-        }
-        let payload_bytes = u32::try_from(payload.len()).expect("payloads are limited");
-        self.index.push(index, term, Slot { offset: at, payload_bytes });
-        Ok(())
-    }
 }

@@ -158,7 +158,7 @@ pub fn repair(fs: &dyn FileSystem, dir: &Path, options: RepairOptions) -> Result
 
 fn draft(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Draft>, WalError> {
     let lock = directory::lock_existing(fs, dir)?;
-    let refusal = match recovery::scan(fs, dir, None, &mut |_| {}) {
+    let refusal = match recovery::scan(fs, dir, None, None) {
         Ok(Some(_)) => return Ok(None),
         Ok(None) => {
             let error = io::Error::new(io::ErrorKind::NotFound, "the directory has no segment");

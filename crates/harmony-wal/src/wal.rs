@@ -77,7 +77,7 @@ impl FileWal {
         }
         directory::make(&*fs, dir)?;
         let lock = directory::lock(&*fs, dir)?;
-        let scan = recovery::scan(&*fs, dir, Some(config.identity), &mut |_| {})?;
+        let scan = recovery::scan(&*fs, dir, Some(config.identity), None)?;
         if let Some(scan) = &scan {
             recovery::repair(&*fs, dir, scan)?;
         } else {
@@ -91,7 +91,7 @@ impl FileWal {
                 (scan, recovery)
             }
             None => {
-                let scan = recovery::scan(&*fs, dir, Some(config.identity), &mut |_| {})?;
+                let scan = recovery::scan(&*fs, dir, Some(config.identity), None)?;
                 (scan.expect("the first segment was made"), Recovery::default())
             }
         };
@@ -428,6 +428,15 @@ impl Wal for FileWal {
         let (mut state, result) = self.sync_to(state, target);
         state.lock = None;
         result
+    }
+}
+
+impl std::fmt::Debug for FileWal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FileWal")
+            .field("dir", &self.dir)
+            .field("bounds", &self.bounds())
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,7 +7,8 @@ use harmony_types::{ClusterId, FileSystem, LogIndex, NodeId, WalError, WalOffset
 use super::Kept;
 use crate::frame::Header;
 use crate::reader::SegmentReader;
-use crate::recovery::{self, Found, Replay, Seen};
+use crate::recovery::{self, Found, Seen};
+use crate::replay::Replay;
 use crate::segment::{HEAD_BYTES, Head, OPENING_BYTES, SegmentName};
 
 /// The good part of a log.
