@@ -12,6 +12,7 @@ use harmony_types::config::WalConfig;
 use harmony_types::{Entry, LogIndex, Term};
 use harmony_wal::{FileWal, OsFileSystem, Wal};
 
+/// 22 MB of log: less than what several threads read at open, whose memory would not be counted here.
 const ENTRIES: u64 = 300_000;
 const INDEX_BYTES: i64 = 12 * 300_000;
 const CACHE_BYTES: i64 = 2 << 20;
