@@ -1,7 +1,7 @@
 //! Keeps aside what opening cuts, on a full disk too: then in the blocks of the file `RESERVE`.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harmony_types::{File, FileSystem, OpenMode, WalError};
 
@@ -33,6 +33,20 @@ pub(crate) fn reserve(fs: &dyn FileSystem, dir: &Path, segment_bytes: u64) -> Re
         }
         held => held.map_err(WalError::io("reserve space in", &path)),
     }
+}
+
+/// The reserve's path, if there is one. It is made behind the first segment: then the directory had a log.
+pub(crate) fn reserve_of(fs: &dyn FileSystem, dir: &Path) -> Result<Option<PathBuf>, WalError> {
+    let path = dir.join(RESERVE_NAME);
+    let there = fs.exists(&path).map_err(WalError::io("look for", &path))?;
+    Ok(there.then_some(path))
+}
+
+/// Gives the reserve up, durably: the directory is to be taken for a new one.
+pub(crate) fn remove_reserve(fs: &dyn FileSystem, dir: &Path) -> Result<(), WalError> {
+    let Some(path) = reserve_of(fs, dir)? else { return Ok(()) };
+    fs.remove_file(&path).map_err(WalError::io("remove", &path))?;
+    fs.sync_dir(dir).map_err(WalError::io("sync", dir))
 }
 
 /// Writes `bytes` into the file `path` of `dir`, durable in content and name when this returns.

@@ -71,8 +71,8 @@ pub(crate) struct Scan {
     synced: u32,
     /// All bytes behind the end, when they are a torn tail.
     torn: Vec<u8>,
-    /// A seal that was not written: the segment's file, where, and the bytes.
-    unsealed: Option<(PathBuf, u32, Vec<u8>)>,
+    /// Seals that were not written, or are damaged: the segment's file, where, and the bytes.
+    unsealed: Vec<(PathBuf, u32, Vec<u8>)>,
     /// Files that are not needed: released segments, segments whose making was cut short.
     leftovers: Vec<PathBuf>,
 }
@@ -91,7 +91,15 @@ pub(crate) fn scan(
     visit: Option<&mut dyn FnMut(Seen<'_>)>,
 ) -> Result<Option<Scan>, WalError> {
     let (names, mut leftovers) = list(fs, dir)?;
-    let Some(last) = names.last() else { return Ok(None) };
+    let Some(last) = names.last() else {
+        return match aside::reserve_of(fs, dir)? {
+            None => Ok(None),
+            Some(path) => {
+                let reason = "it belongs to a log, and no segment of it is left".to_owned();
+                Err(corrupt(&path, 0, LogIndex::ZERO, reason))
+            }
+        };
+    };
     // Released segments may go in any order: only the run of sequence numbers up to the last one has to be whole.
     let gap = (1..names.len()).rev().find(|slot| names[slot - 1].sequence + 1 != names[*slot].sequence);
     let (before, run) = names.split_at(gap.unwrap_or(0));
@@ -112,12 +120,15 @@ pub(crate) fn scan(
         return Err(WalError::MissingSegment { dir: dir.to_owned(), sequence, index });
     }
     leftovers.extend(before.iter().map(|name| name.path(dir)));
-    let unsealed = ends.len().checked_sub(2).and_then(|slot| {
-        ends[slot].unsealed.take().map(|(at, seal)| (segments[slot].path.clone(), at, seal))
-    });
     // Released, and then the process ended before their names were gone.
     let released = segments.partition_point(|found| found.name.sequence < replay.oldest.min(last));
     leftovers.extend(segments.drain(..released).map(|found| found.path));
+    ends.drain(..released);
+    let unsealed = segments
+        .iter()
+        .zip(&mut ends)
+        .filter_map(|(found, end)| end.unsealed.take().map(|(at, seal)| (found.path.clone(), at, seal)))
+        .collect();
     if 0 < released {
         let first = WalOffset::new(segments[0].name.sequence, 0);
         let boundary = replay.index.last_before(first);
@@ -152,7 +163,7 @@ impl Scan {
     }
 }
 
-/// Makes the directory what the scan says it is, and durable: keeps the torn tail aside and cuts it, writes a seal that is
+/// Makes the directory what the scan says it is, and durable: keeps the torn tail aside and cuts it, writes seals that are
 /// missing, removes leftovers.
 ///
 /// What was read may be in the system's memory alone. A killed process leaves frames and names that nobody synced, so the
@@ -183,7 +194,7 @@ pub(crate) fn repair(fs: &dyn FileSystem, dir: &Path, scan: &Scan) -> Result<(),
     write_again(&*file, &last.path, scan.synced..scan.end.byte())?;
     file.sync_data().map_err(WalError::io("sync", &last.path))?;
     fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
-    if let Some((path, at, seal)) = &scan.unsealed {
+    for (path, at, seal) in &scan.unsealed {
         let file = fs.open(path, OpenMode::ReadWrite).map_err(WalError::io("open", path))?;
         file.write_at(seal, u64::from(*at)).map_err(WalError::io("seal", path))?;
         file.sync_data().map_err(WalError::io("sync", path))?;

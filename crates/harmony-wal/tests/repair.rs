@@ -385,6 +385,9 @@ fn damaged_logs() -> Vec<(&'static str, MemoryFileSystem, Vec<Entry>)> {
     add("all openings", &disk, &|disk| {
         paths.iter().for_each(|path| disk.flip(path, 30, 1).unwrap());
     });
+    add("no segment left", &disk, &|disk| {
+        paths.iter().for_each(|path| disk.remove_file(path).unwrap());
+    });
     let second = segments(&note)[1].clone();
     add("after a release", &note, &|disk| disk.flip(&second, 1000, 1).unwrap());
     damaged

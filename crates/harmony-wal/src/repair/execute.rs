@@ -16,6 +16,7 @@ use harmony_types::{File, FileSystem, LogIndex, OpenMode, Term, WalError, WalOff
 
 use super::Draft;
 use super::prefix::Prefix;
+use crate::aside;
 use crate::frame::{self, FRAME_BYTES_MIN, Kind, Meta};
 use crate::recovery;
 use crate::segment::SEAL_BYTES;
@@ -29,6 +30,10 @@ pub(super) fn execute(fs: &dyn FileSystem, dir: &Path, draft: &Draft) -> Result<
     if let Some(prefix) = draft.prefix.as_ref().filter(|_| draft.rewrite) {
         copy_aside(fs, prefix, &home)?;
         rewrite(fs, dir, prefix, draft.release)?;
+    }
+    if draft.prefix.is_none() {
+        // Nothing stays: without it, the next open begins anew, once the last segment is gone.
+        aside::remove_reserve(fs, dir)?;
     }
     for name in draft.behind.iter().rev().chain(&draft.before) {
         let (from, to) = (name.path(dir), name.path(&home));
