@@ -43,6 +43,7 @@ mod alarm;
 mod apply;
 mod batch;
 mod canonical;
+mod check;
 mod lease;
 mod memory;
 mod mvcc;
@@ -55,6 +56,7 @@ mod tree;
 mod unified;
 mod view;
 
+pub use check::{CheckReport, TreeStats, check, stats};
 pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;

@@ -12,6 +12,7 @@
 
 pub(crate) mod backend;
 pub(crate) mod meta;
+mod overlay;
 pub(crate) mod pages;
 pub(crate) mod record;
 pub(crate) mod redb;

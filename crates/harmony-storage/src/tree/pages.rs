@@ -41,6 +41,7 @@
 //! Such a page is found only by the tree's own chain of checksums, which `check` follows and reads do not.
 
 mod layout;
+mod look;
 mod sums;
 
 use std::fmt;
@@ -53,12 +54,13 @@ use harmony_types::{File, StorageError};
 
 use layout::GROUP_SLOTS;
 pub(crate) use layout::{FORMAT_VERSION, PAGE_BYTES};
+pub(crate) use look::PageState;
 use sums::{Group, UNWRITTEN, sum};
 
 /// Bytes at the start of page 0 that are written in one piece.
 const SECTOR_BYTES: usize = 512;
 /// Bytes of page 0 that the tree may use.
-const HEADER_BYTES: usize = SECTOR_BYTES - 8;
+pub(crate) const HEADER_BYTES: usize = SECTOR_BYTES - 8;
 /// Bytes of page 0 that its checksum is about.
 const HEADER_SUMMED_BYTES: usize = SECTOR_BYTES - 4;
 

@@ -14,12 +14,16 @@ use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-use harmony_types::{FileSystem, OpenMode, StorageError};
+use harmony_types::{File, FileSystem, OpenMode, StorageError};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::FileBackend;
 use super::pages::{PAGE_BYTES, PageDamage, PagedFile};
 use super::{Durability, KvEngine, KvView, KvWriter, NextRow, Table, Visit};
+
+mod unchanged;
+
+pub(crate) use unchanged::{PageCounts, Unchanged};
 
 const LATEST: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("latest");
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
@@ -50,16 +54,12 @@ impl RedbTree {
         mode: OpenMode,
         cache_bytes: usize,
     ) -> Result<Self, StorageError> {
-        let file = fs.open(path, mode).map_err(StorageError::io("open", path))?;
-        // Held until the file is dropped.
-        if !file.try_lock().map_err(StorageError::io("lock", path))? {
-            return Err(StorageError::Locked { path: path.to_owned() });
-        }
+        let file = locked(fs, path, mode)?;
         let pages = if mode == OpenMode::CreateNew {
             PagedFile::create(file).map_err(StorageError::io("write", path))?
         } else {
             let pages = PagedFile::open(file, path)?;
-            check_length(&pages, path)?;
+            check_length(&pages, path, true)?;
             pages
         };
         let file = TreeFile { pages: Arc::new(pages), path: path.into() };
@@ -87,13 +87,23 @@ impl RedbTree {
     }
 }
 
+/// The file, locked until it is dropped.
+fn locked(fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> Result<Arc<dyn File>, StorageError> {
+    let file = fs.open(path, mode).map_err(StorageError::io("open", path))?;
+    if file.try_lock().map_err(StorageError::io("lock", path))? {
+        Ok(file)
+    } else {
+        Err(StorageError::Locked { path: path.to_owned() })
+    }
+}
+
 /// Refuses a file that is shorter than redb's header says, which redb itself would trip over. It may be longer: redb syncs a
 /// longer file before the header that tells of it, and a shorter header before it cuts the file. Such a length is made
 /// durable before redb makes a header of it: a process that ended with a failed sync left it in the system's memory alone.
 ///
 /// # Errors
 /// [`StorageError::CorruptRecord`]; [`StorageError::CrcMismatch`] for a damaged header; [`StorageError::Io`].
-fn check_length(pages: &PagedFile, path: &Path) -> Result<(), StorageError> {
+fn check_length(pages: &PagedFile, path: &Path, may_write: bool) -> Result<(), StorageError> {
     let mut header = [0; 32];
     pages.read(0, &mut header).map_err(|error| match PageDamage::of(&error) {
         Some(damage) => damage.to_error(path),
@@ -106,11 +116,11 @@ fn check_length(pages: &PagedFile, path: &Path) -> Result<(), StorageError> {
     });
     let last = if last == 0 { 0 } else { region_head + last };
     let (found, expected) = (pages.len() / PAGE_BYTES as u64, 1 + full * (region_head + region_pages) + last);
-    if expected < found {
+    if expected < found && may_write {
         let settled = pages.set_len(pages.len()).and_then(|()| pages.sync());
         return settled.map_err(StorageError::io("settle the length of", path));
     }
-    if expected == found {
+    if expected <= found {
         return Ok(());
     }
     Err(StorageError::CorruptRecord {

@@ -16,7 +16,7 @@ use super::record::{check_crc, corrupt};
 use super::{KvView, NEXT, Table};
 
 const LEASE: &[u8] = b"lease/";
-const LEASED: &[u8] = b"leased/";
+pub(crate) const LEASED: &[u8] = b"leased/";
 const ALARM: &[u8] = b"alarm/";
 const ID_BYTES: usize = 8;
 
