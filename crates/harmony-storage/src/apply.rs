@@ -3,12 +3,13 @@
 
 use harmony_types::command::PublishMember;
 use harmony_types::{
-    Command, CommandKind, Entry, EntryType, Member, Membership, NodeId, Outcome, OutcomeKind, Refusal, Role,
-    StorageError,
+    Author, Command, CommandKind, Entry, EntryType, Member, Membership, NodeId, Outcome, OutcomeKind,
+    Refusal, Role, StorageError,
 };
 use prost::Message as _;
 
 use crate::alarm;
+use crate::auth;
 use crate::batch::Batch;
 use crate::lease;
 use crate::mvcc::{OpError, compact, txn, write};
@@ -69,7 +70,7 @@ fn command(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
     let Some(kind) = command.kind else {
         return Err(unreadable("a command of a kind that this release does not know".to_owned()));
     };
-    let done = run(batch, &kind);
+    let done = run(batch, &kind, command.author.as_ref());
     let revision = batch.end_command().as_i64();
     match done {
         Ok(kind) => Ok(Outcome { revision, kind: Some(kind) }),
@@ -79,9 +80,10 @@ fn command(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
 }
 
 /// Runs a command. A refusal comes before its first write.
-fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
+fn run(batch: &mut Batch, kind: &CommandKind, author: Option<&Author>) -> Result<OutcomeKind, OpError> {
     const INVALID: OpError = OpError::Refused(Refusal::Invalid);
     batch.settings().alarms.admit(kind).map_err(OpError::Refused)?;
+    auth::check(batch, author, kind)?;
     match kind {
         CommandKind::Put(put) => {
             put.validate().map_err(|_| INVALID)?;
@@ -108,6 +110,7 @@ fn run(batch: &mut Batch, kind: &CommandKind) -> Result<OutcomeKind, OpError> {
         CommandKind::Alarm(request) => {
             Ok(OutcomeKind::Alarm(alarm::change(batch, request).map_err(OpError::Refused)?))
         }
+        CommandKind::Auth(request) => Ok(OutcomeKind::Auth(auth::change(batch, request)?)),
     }
 }
 

@@ -6,7 +6,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use harmony_types::{Alarms, Applied, Entry, KeyRange, Membership, Revision, StorageError};
+use harmony_types::{Alarms, Applied, AuthState, Entry, KeyRange, Membership, Revision, StorageError};
 
 use crate::settings::Settings;
 use crate::tree::meta::{self, Progress};
@@ -253,6 +253,11 @@ impl Batch {
     /// Sets the alarms; their rows are the caller's.
     pub(crate) fn set_alarms(&mut self, alarms: Alarms) {
         self.settings.alarms = Arc::new(alarms);
+    }
+
+    /// Sets users and roles; their rows are the caller's.
+    pub(crate) fn set_auth(&mut self, auth: AuthState) {
+        self.settings.auth = Arc::new(auth);
     }
 
     /// Where the next write of the command under way goes.

@@ -36,11 +36,12 @@
 //! # }
 //! ```
 //!
-//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease` and
-//! `alarm` (what commands do); `view` and `reads`; `tree` with its record format and its pages; `snapshot` and `canonical`.
+//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease`,
+//! `alarm` and `auth` (what commands do); `view` and `reads`; `tree` with its record format and its pages; `snapshot` and `canonical`.
 
 mod alarm;
 mod apply;
+mod auth;
 mod batch;
 mod canonical;
 mod check;

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use harmony_types::{Alarms, Membership, StorageError};
+use harmony_types::{Alarms, AuthState, Membership, StorageError};
 
 use crate::tree::{KvView, meta, rows};
 
@@ -14,6 +14,8 @@ pub(crate) struct Settings {
     pub(crate) membership: Arc<Membership>,
     /// The alarms that are raised.
     pub(crate) alarms: Arc<Alarms>,
+    /// Users and roles.
+    pub(crate) auth: Arc<AuthState>,
 }
 
 impl Settings {
@@ -25,11 +27,14 @@ impl Settings {
         Ok(Self {
             membership: Arc::new(meta::read_membership(tree)?),
             alarms: Arc::new(rows::read_alarms(tree)?),
+            auth: Arc::new(rows::read_auth(tree)?),
         })
     }
 
     /// Whether nothing changed from one to the other.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.membership, &other.membership) && Arc::ptr_eq(&self.alarms, &other.alarms)
+        Arc::ptr_eq(&self.membership, &other.membership)
+            && Arc::ptr_eq(&self.alarms, &other.alarms)
+            && Arc::ptr_eq(&self.auth, &other.auth)
     }
 }

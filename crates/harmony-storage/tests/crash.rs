@@ -9,12 +9,14 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use common::{Store, put};
 use harmony_storage::{AppliedHash, StorageConfig, StorageError};
+use harmony_types::alarm::AlarmChange;
+use harmony_types::auth::{AuthChangeKind, User};
 use harmony_types::command::Compact;
 use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::Seed;
 use harmony_types::lease::{LeaseGrant, LeaseRevoke};
 use harmony_types::txn::Put;
-use harmony_types::{CommandKind, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Storage};
+use harmony_types::{Alarm, AlarmType, CommandKind, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Storage};
 
 fn config() -> StorageConfig {
     let mut config = StorageConfig { checkpoint_bytes: 3_000, ..common::config() };
@@ -22,7 +24,7 @@ fn config() -> StorageConfig {
     config
 }
 
-/// Keys with a history, some of them leased, compactions and revokes.
+/// Keys with a history, some of them leased, compactions and revokes, alarms and users.
 fn commands() -> Vec<CommandKind> {
     let mut commands = Vec::new();
     for number in 0..12 {
@@ -34,6 +36,15 @@ fn commands() -> Vec<CommandKind> {
                 let key = Bytes::from(format!("leased{}", number % 3));
                 commands.push(CommandKind::Put(Put { key, lease, ..Put::default() }));
             }
+        }
+        if number % 3 == 1 {
+            let alarm = Alarm::new(AlarmType::NoSpace, 7);
+            let name = format!("u{}", number % 2);
+            let user = User { name: name.clone(), no_password: true, ..User::default() };
+            commands.push(CommandKind::Alarm(AlarmChange::activate(alarm)));
+            commands.push(CommandKind::Auth(AuthChangeKind::UserDelete(name).into()));
+            commands.push(CommandKind::Auth(AuthChangeKind::UserAdd(user).into()));
+            commands.push(CommandKind::Alarm(AlarmChange::deactivate(alarm)));
         }
         commands.push(put(&format!("k{}", number % 5), &"v".repeat(number * 100)));
         if number % 5 == 4 {

@@ -137,9 +137,10 @@ impl Alarms {
             CommandKind::DeleteRange(_) | CommandKind::Compact(_) | CommandKind::LeaseRevoke(_) => {
                 (true, false)
             }
-            CommandKind::PublishMember(_) | CommandKind::LeaseCheckpoint(_) | CommandKind::Alarm(_) => {
-                (false, false)
-            }
+            CommandKind::PublishMember(_)
+            | CommandKind::LeaseCheckpoint(_)
+            | CommandKind::Alarm(_)
+            | CommandKind::Auth(_) => (false, false),
         };
         if writes && self.any(AlarmType::Corrupt) {
             return Err(Refusal::Corrupt);
@@ -160,6 +161,7 @@ fn puts(txn: &Txn) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::auth::AuthChange;
     use crate::command::{Compact, PublishMember};
     use crate::lease::{LeaseCheckpoint, LeaseGrant, LeaseRevoke};
     use crate::txn::{DeleteRange, Put, Range, TxnOp};
@@ -199,6 +201,7 @@ mod tests {
         check(CommandKind::LeaseCheckpoint(LeaseCheckpoint::default()), Ok(()), false);
         check(CommandKind::PublishMember(PublishMember::default()), Ok(()), false);
         check(CommandKind::Alarm(AlarmChange::default()), Ok(()), false);
+        check(CommandKind::Auth(AuthChange::default()), Ok(()), false);
     }
 
     #[test]

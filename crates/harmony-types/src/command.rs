@@ -5,6 +5,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::alarm::{AlarmChange, AlarmOutcome};
+use crate::auth::{AuthChange, Author};
 use crate::lease::{
     LeaseCheckpoint, LeaseCheckpointOutcome, LeaseGrant, LeaseGrantOutcome, LeaseRevoke, LeaseRevokeOutcome,
 };
@@ -17,9 +18,12 @@ use crate::txn::{
 #[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct Command {
     /// Which change. `None` after decoding means a kind that this release does not know: the node stops rather than
-    /// skip it. Tags 10 to 15 belong to users and roles.
-    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    /// skip it. Tags 11 to 15 are free for more of them.
+    #[prost(oneof = "CommandKind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: Option<CommandKind>,
+    /// On whose behalf. Asked for only while permissions are.
+    #[prost(message, optional, tag = "16")]
+    pub author: Option<Author>,
 }
 
 /// The kinds of command.
@@ -52,6 +56,9 @@ pub enum CommandKind {
     /// Raise or clear an alarm.
     #[prost(message, tag = "9")]
     Alarm(AlarmChange),
+    /// Change users, roles, or whether they count.
+    #[prost(message, tag = "10")]
+    Auth(AuthChange),
 }
 
 /// Gives up the history before a revision, which itself stays readable.
@@ -103,6 +110,34 @@ pub enum Refusal {
     LeaseTtlTooLarge = 8,
     /// A member's data is not that of the others: nothing is written until that is settled.
     Corrupt = 9,
+    /// Permissions cannot be switched on: there is no user `root`.
+    RootUserMissing = 10,
+    /// Permissions cannot be switched on: the user `root` has no role `root`.
+    RootRoleMissing = 11,
+    /// A user of this name exists.
+    UserExists = 12,
+    /// There is no such user.
+    UserNotFound = 13,
+    /// A role of this name exists.
+    RoleExists = 14,
+    /// There is no such role.
+    RoleNotFound = 15,
+    /// The user does not have this role.
+    RoleNotGranted = 16,
+    /// The role has no permission on this range.
+    PermissionNotGranted = 17,
+    /// No permission was named.
+    PermissionNotGiven = 18,
+    /// It would shut everybody out, or a permission's range holds no key.
+    InvalidAuthManagement = 19,
+    /// A user's name is missing: the one to change, or the author's.
+    UserNameEmpty = 20,
+    /// The role's name is missing.
+    RoleNameEmpty = 21,
+    /// The author may not do this.
+    PermissionDenied = 22,
+    /// Users or roles changed since the author proved who it is: it has to do so again.
+    AuthRevisionOld = 23,
 }
 
 /// What applying an entry returned.
@@ -112,7 +147,7 @@ pub struct Outcome {
     #[prost(int64, tag = "1")]
     pub revision: i64,
     /// What happened; `None` for entries that are no command (a new leader's first entry, membership changes).
-    #[prost(oneof = "OutcomeKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "OutcomeKind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
     pub kind: Option<OutcomeKind>,
 }
 
@@ -149,9 +184,18 @@ pub enum OutcomeKind {
     /// An alarm was raised or cleared.
     #[prost(message, tag = "11")]
     Alarm(AlarmOutcome),
+    /// Users, roles, or whether they count were changed: the auth revision.
+    #[prost(uint64, tag = "12")]
+    Auth(u64),
 }
 
 impl Command {
+    /// A command on behalf of `author`.
+    #[must_use]
+    pub const fn by(author: Author, kind: CommandKind) -> Self {
+        Self { kind: Some(kind), author: Some(author) }
+    }
+
     /// The bytes for a log entry.
     #[must_use]
     pub fn encode_to_bytes(&self) -> Bytes {
@@ -161,7 +205,7 @@ impl Command {
 
 impl From<CommandKind> for Command {
     fn from(kind: CommandKind) -> Self {
-        Self { kind: Some(kind) }
+        Self { kind: Some(kind), author: None }
     }
 }
 
@@ -183,6 +227,7 @@ impl Outcome {
 mod tests {
     use super::*;
     use crate::alarm::{Alarm, AlarmType};
+    use crate::auth::{AuthChangeKind, Permission, RolePermission, User, UserRole};
     use crate::kv::KeyValue;
     use crate::lease::LeaseRemaining;
     use crate::txn::{Compare, CompareResult, CompareTarget, Range, RangeOutcome, TxnOp, TxnOpKind};
@@ -283,6 +328,34 @@ mod tests {
     }
 
     #[test]
+    fn authors_and_changes_of_users_keep_their_bytes() {
+        let user =
+            User { name: "u".into(), password_hash: "h".into(), no_password: true, roles: vec!["r".into()] };
+        let with_role = UserRole { user: "u".into(), role: "r".into() };
+        let permission = Permission { permission: 2, key: "a".into(), range_end: "b".into() };
+        let on_role = RolePermission { role: "r".into(), permission: Some(permission) };
+        for (change, golden) in [
+            (AuthChangeKind::Enable(true), "52020801"),
+            (AuthChangeKind::UserAdd(user.clone()), "520d120b0a0175120168180122 0172"),
+            (AuthChangeKind::UserDelete("u".into()), "52031a0175"),
+            (AuthChangeKind::UserChangePassword(user), "520d220b0a01751201681801220172"),
+            (AuthChangeKind::UserGrantRole(with_role.clone()), "52082a060a0175120172"),
+            (AuthChangeKind::UserRevokeRole(with_role), "520832060a0175120172"),
+            (AuthChangeKind::RoleAdd("r".into()), "52033a0172"),
+            (AuthChangeKind::RoleDelete("r".into()), "5203420172"),
+            (AuthChangeKind::RoleGrantPermission(on_role.clone()), "520f4a0d0a017212080802120161 1a0162"),
+            (AuthChangeKind::RoleRevokePermission(on_role), "520f520d0a0172120808021201611a0162"),
+        ] {
+            check_command(CommandKind::Auth(change.into()), golden.replace(' ', "").as_str());
+        }
+        let author = Author { user: "u".into(), auth_revision: 3, by_member: true };
+        let command = Command::by(author, CommandKind::LeaseRevoke(LeaseRevoke { id: 7 }));
+        let bytes = command.encode_to_bytes();
+        assert_eq!(hex(&bytes), "3a0208078201070a017510031801");
+        assert_eq!(Command::decode(bytes).unwrap(), command);
+    }
+
+    #[test]
     fn outcomes_keep_their_bytes() {
         let kv = KeyValue {
             key: "k".into(),
@@ -320,6 +393,7 @@ mod tests {
                 OutcomeKind::Alarm(AlarmOutcome { alarm: Some(Alarm::new(AlarmType::Corrupt, 7)) }),
                 "08055a060a0408021007",
             ),
+            (OutcomeKind::Auth(300), "080560ac02"),
         ];
         for (kind, golden) in kinds {
             let outcome = Outcome { revision: 5, kind: Some(kind) };

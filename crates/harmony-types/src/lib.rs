@@ -11,12 +11,14 @@
 //! 3. [`raft`], [`transport`]: the node between them.
 //! 4. [`revision`], [`kv`], [`txn`], [`lease`], [`alarm`], [`quota`], [`command`]: the data model and the commands that
 //!    change it.
-//! 5. [`fs`], [`clock`]: how files and time enter, so that a test can replace both.
-//! 6. [`config`], [`limits`], [`error`]: bounds and refusals.
-//! 7. [`testing`], and with the feature `fake` the `fake` module: a disk that crashes, a clock that obeys.
+//! 5. [`auth`]: users and roles, and who may run which command.
+//! 6. [`fs`], [`clock`]: how files and time enter, so that a test can replace both.
+//! 7. [`config`], [`limits`], [`error`]: bounds and refusals.
+//! 8. [`testing`], and with the feature `fake` the `fake` module: a disk that crashes, a clock that obeys.
 
 pub mod alarm;
 pub mod application;
+pub mod auth;
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -41,6 +43,7 @@ pub mod wal;
 
 pub use alarm::{Alarm, AlarmType, Alarms};
 pub use application::Application;
+pub use auth::{AuthState, Author};
 pub use clock::{Clock, Rng};
 pub use command::{Command, CommandKind, Outcome, OutcomeKind, Refusal};
 pub use error::{NodeError, RequestError, StorageError, WalError};

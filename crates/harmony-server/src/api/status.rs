@@ -14,6 +14,8 @@ pub enum Code {
     InvalidArgument = 3,
     /// What it names does not exist.
     NotFound = 5,
+    /// Whoever asks may not.
+    PermissionDenied = 7,
     /// Something is used up.
     ResourceExhausted = 8,
     /// The state forbids it.
@@ -41,6 +43,14 @@ pub struct ApiError {
 impl ApiError {
     const fn new(code: Code, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message) }
+    }
+
+    const fn failed_precondition(message: &'static str) -> Self {
+        Self::new(Code::FailedPrecondition, message)
+    }
+
+    const fn invalid_argument(message: &'static str) -> Self {
+        Self::new(Code::InvalidArgument, message)
     }
 
     /// The request is over the limit.
@@ -80,6 +90,26 @@ impl From<Refusal> for ApiError {
             Refusal::NoSpace => Self::NO_SPACE,
             Refusal::Corrupt => Self::CORRUPT,
             Refusal::LeaseExists => Self::new(Code::FailedPrecondition, "etcdserver: lease already exists"),
+            Refusal::RootUserMissing => Self::failed_precondition("etcdserver: root user does not exist"),
+            Refusal::RootRoleMissing => {
+                Self::failed_precondition("etcdserver: root user does not have root role")
+            }
+            Refusal::UserExists => Self::failed_precondition("etcdserver: user name already exists"),
+            Refusal::UserNotFound => Self::failed_precondition("etcdserver: user name not found"),
+            Refusal::RoleExists => Self::failed_precondition("etcdserver: role name already exists"),
+            Refusal::RoleNotFound => Self::failed_precondition("etcdserver: role name not found"),
+            Refusal::RoleNotGranted => {
+                Self::failed_precondition("etcdserver: role is not granted to the user")
+            }
+            Refusal::PermissionNotGranted => {
+                Self::failed_precondition("etcdserver: permission is not granted to the role")
+            }
+            Refusal::PermissionNotGiven => Self::invalid_argument("etcdserver: permission not given"),
+            Refusal::InvalidAuthManagement => Self::invalid_argument("etcdserver: invalid auth management"),
+            Refusal::UserNameEmpty => Self::invalid_argument("etcdserver: user name is empty"),
+            Refusal::RoleNameEmpty => Self::invalid_argument("etcdserver: role name is empty"),
+            Refusal::AuthRevisionOld => Self::invalid_argument("etcdserver: revision of auth store is old"),
+            Refusal::PermissionDenied => Self::new(Code::PermissionDenied, "etcdserver: permission denied"),
             Refusal::LeaseTtlTooLarge => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
             Refusal::Unspecified | Refusal::Invalid => {
                 Self::new(Code::InvalidArgument, "etcdserver: request is not valid on every member")
@@ -169,6 +199,32 @@ mod tests {
         check(Refusal::Corrupt, Code::DataLoss, "etcdserver: corrupt cluster");
         check(Refusal::LeaseExists, Code::FailedPrecondition, "etcdserver: lease already exists");
         check(Refusal::LeaseTtlTooLarge, Code::OutOfRange, "etcdserver: too large lease TTL");
+    }
+
+    #[test]
+    fn changes_of_users_are_refused_in_etcds_words() {
+        for (refusal, message) in [
+            (Refusal::RootUserMissing, "root user does not exist"),
+            (Refusal::RootRoleMissing, "root user does not have root role"),
+            (Refusal::UserExists, "user name already exists"),
+            (Refusal::UserNotFound, "user name not found"),
+            (Refusal::RoleExists, "role name already exists"),
+            (Refusal::RoleNotFound, "role name not found"),
+            (Refusal::RoleNotGranted, "role is not granted to the user"),
+            (Refusal::PermissionNotGranted, "permission is not granted to the role"),
+        ] {
+            check(refusal, Code::FailedPrecondition, &format!("etcdserver: {message}"));
+        }
+        for (refusal, message) in [
+            (Refusal::PermissionNotGiven, "permission not given"),
+            (Refusal::InvalidAuthManagement, "invalid auth management"),
+            (Refusal::UserNameEmpty, "user name is empty"),
+            (Refusal::RoleNameEmpty, "role name is empty"),
+            (Refusal::AuthRevisionOld, "revision of auth store is old"),
+        ] {
+            check(refusal, Code::InvalidArgument, &format!("etcdserver: {message}"));
+        }
+        check(Refusal::PermissionDenied, Code::PermissionDenied, "etcdserver: permission denied");
     }
 
     #[test]

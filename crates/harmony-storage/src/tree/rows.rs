@@ -6,10 +6,14 @@
 //! | `lease/`, id (u64, big endian) | a [`LeaseRow`] as protobuf |
 //! | `leased/`, lease id (u64, big endian), key | nothing: the key is attached to the lease |
 //! | `alarm/`, type (u32, big endian), member id (u64, big endian) | nothing: the alarm is raised |
+//! | `auth/state` | an [`AuthRow`] as protobuf; missing before the first change |
+//! | `user/`, name | a [`User`] as protobuf |
+//! | `role/`, name | a [`Role`] as protobuf |
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use harmony_types::alarm::AlarmChange;
-use harmony_types::{Alarm, Alarms, KeyRange, Lease, LeaseId, StorageError};
+use harmony_types::auth::{Role, User};
+use harmony_types::{Alarm, Alarms, AuthState, KeyRange, Lease, LeaseId, StorageError};
 use prost::Message as _;
 
 use super::record::{check_crc, corrupt};
@@ -18,6 +22,9 @@ use super::{KvView, NEXT, Table};
 const LEASE: &[u8] = b"lease/";
 pub(crate) const LEASED: &[u8] = b"leased/";
 const ALARM: &[u8] = b"alarm/";
+const AUTH: &[u8] = b"auth/state";
+const USER: &[u8] = b"user/";
+const ROLE: &[u8] = b"role/";
 const ID_BYTES: usize = 8;
 
 /// Whether a row is one of these.
@@ -37,6 +44,12 @@ pub(crate) fn check(name: &[u8], row: &[u8]) -> Result<(), StorageError> {
         if row.is_empty() && !named.is_empty() { Ok(()) } else { Err(senseless(name)) }
     } else if name.starts_with(ALARM) {
         if row.is_empty() { decode_alarm(name).map(drop) } else { Err(senseless(name)) }
+    } else if name == AUTH {
+        decode_auth(row).map(drop)
+    } else if name.starts_with(USER) {
+        decode_user(name, row).map(drop)
+    } else if name.starts_with(ROLE) {
+        decode_role(name, row).map(drop)
     } else {
         Err(corrupt(Table::State, name, "no row of this release"))
     }
@@ -139,8 +152,88 @@ pub(crate) fn read_alarms(tree: &dyn KvView) -> Result<Alarms, StorageError> {
     Ok(alarms)
 }
 
+/// Whether permissions are asked for, and how often they changed.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+struct AuthRow {
+    #[prost(bool, tag = "1")]
+    enabled: bool,
+    #[prost(uint64, tag = "2")]
+    revision: u64,
+}
+
+/// Name of the row for users and roles as a whole.
+pub(crate) fn auth() -> Bytes {
+    Bytes::from_static(AUTH)
+}
+
+/// Name of a user's row.
+pub(crate) fn user(name: &str) -> Bytes {
+    [USER, name.as_bytes()].concat().into()
+}
+
+/// Name of a role's row.
+pub(crate) fn role(name: &str) -> Bytes {
+    [ROLE, name.as_bytes()].concat().into()
+}
+
+/// The row of a user or a role.
+pub(crate) fn encode(row: &impl prost::Message) -> Bytes {
+    row.encode_to_vec().into()
+}
+
+pub(crate) fn encode_auth(auth: &AuthState) -> Bytes {
+    encode(&AuthRow { enabled: auth.enabled, revision: auth.revision })
+}
+
+fn decode_auth(row: &[u8]) -> Result<AuthRow, StorageError> {
+    let decoded = AuthRow::decode(row).map_err(|_| senseless(AUTH))?;
+    // Without a change there is no row.
+    if decoded.revision < 1 { Err(senseless(AUTH)) } else { Ok(decoded) }
+}
+
+fn decode_user(name: &[u8], row: &[u8]) -> Result<User, StorageError> {
+    let decoded = User::decode(row).map_err(|_| senseless(name))?;
+    let is_sane = !decoded.name.is_empty() && user(&decoded.name) == name && decoded.roles.is_sorted();
+    if is_sane { Ok(decoded) } else { Err(senseless(name)) }
+}
+
+fn decode_role(name: &[u8], row: &[u8]) -> Result<Role, StorageError> {
+    let decoded = Role::decode(row).map_err(|_| senseless(name))?;
+    let is_sane = !decoded.name.is_empty()
+        && role(&decoded.name) == name
+        && decoded.permissions.iter().all(|permission| permission.validate().is_ok())
+        && decoded.permissions.is_sorted_by_key(|permission| (&permission.key, &permission.range_end));
+    if is_sane { Ok(decoded) } else { Err(senseless(name)) }
+}
+
+/// All users and roles.
+///
+/// # Errors
+/// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`].
+pub(crate) fn read_auth(tree: &dyn KvView) -> Result<AuthState, StorageError> {
+    let mut auth = AuthState::default();
+    tree.get(Table::State, AUTH, &mut |row| {
+        let AuthRow { enabled, revision } = decode_auth(check_crc(Table::State, AUTH, row)?)?;
+        (auth.enabled, auth.revision) = (enabled, revision);
+        Ok(())
+    })?;
+    tree.scan(Table::State, KeyRange::prefix(USER).bounds(), &mut |name, row| {
+        let user = decode_user(name, check_crc(Table::State, name, row)?)?;
+        auth.users.insert(user.name.clone(), user);
+        Ok(NEXT)
+    })?;
+    tree.scan(Table::State, KeyRange::prefix(ROLE).bounds(), &mut |name, row| {
+        let role = decode_role(name, check_crc(Table::State, name, row)?)?;
+        auth.roles.insert(role.name.clone(), role);
+        Ok(NEXT)
+    })?;
+    Ok(auth)
+}
+
 #[cfg(test)]
 mod tests {
+    use harmony_types::auth::Permission;
+
     use super::*;
 
     #[test]
@@ -154,6 +247,23 @@ mod tests {
         let raised = Alarm { alarm: 1, member: 258 };
         assert_eq!(alarm(&raised), &b"alarm/\0\0\0\x01\0\0\0\0\0\0\x01\x02"[..]);
         assert_eq!(decode_alarm(&alarm(&raised)).unwrap(), raised);
+        let state = AuthState { enabled: true, revision: 300, ..AuthState::default() };
+        assert_eq!(
+            (auth(), encode_auth(&state)),
+            (b"auth/state"[..].into(), b"\x08\x01\x10\xac\x02"[..].into())
+        );
+        let one =
+            User { name: "u".into(), password_hash: "h".into(), no_password: true, roles: vec!["r".into()] };
+        assert_eq!(
+            (user("u"), encode(&one)),
+            (b"user/u"[..].into(), b"\x0a\x01u\x12\x01h\x18\x01\x22\x01r"[..].into())
+        );
+        assert_eq!(decode_user(&user("u"), &encode(&one)).unwrap(), one);
+        let permission = Permission { permission: 2, key: "a".into(), range_end: "b".into() };
+        let one = Role { name: "r".into(), permissions: vec![permission] };
+        let bytes = b"\x0a\x01r\x12\x08\x08\x02\x12\x01a\x1a\x01b";
+        assert_eq!((role("r"), encode(&one)), (b"role/r"[..].into(), bytes[..].into()));
+        assert_eq!(decode_role(&role("r"), &encode(&one)).unwrap(), one);
     }
 
     #[test]
@@ -175,6 +285,13 @@ mod tests {
             (b"alarm/1", b""),
             (&alarm(&Alarm { alarm: 1, member: 7 }), b"x"),
             (&alarm(&Alarm { alarm: 3, member: 7 }), b""),
+            (b"auth/state", b""),
+            (b"auth/other", b"\x10\x02"),
+            (b"user/", b""),
+            (b"user/u", b"\x0a\x01v"),
+            (b"user/u", b"\x0a\x01u\x22\x01s\x22\x01r"),
+            (b"role/r", b"\x0a\x01s"),
+            (b"role/r", b"\x0a\x01r\x12\x02\x08\x02"),
         ] {
             let error = check(name, row).unwrap_err();
             assert!(matches!(error, StorageError::CorruptRecord { .. }), "{error}");

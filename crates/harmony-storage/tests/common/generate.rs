@@ -1,20 +1,44 @@
 //! Random requests over a handful of keys, so that they meet each other.
 
 use bytes::Bytes;
-use harmony_types::CommandKind;
 use harmony_types::alarm::{Alarm, AlarmChange, AlarmType};
+use harmony_types::auth::{AuthChangeKind, Permission, RolePermission, User, UserRole};
 use harmony_types::command::Compact;
 use harmony_types::fake::seed::SeededRng;
 use harmony_types::lease::{LeaseCheckpoint, LeaseGrant, LeaseRemaining, LeaseRevoke};
 use harmony_types::txn::{Compare, CompareTarget, DeleteRange, Put, Range, Txn, TxnOp, TxnOpKind};
+use harmony_types::{Author, Command, CommandKind};
 
 const KEYS: [&str; 8] = ["a", "ab", "abc", "b", "ba", "c", "d", "\u{7f}"];
 const ENDS: [&[u8]; 6] = [b"", b"\0", b"b", b"bb", b"d", b"a"];
+
+/// Root, and two users with a role each; permissions are asked for from then on.
+pub fn switch_auth_on() -> Vec<Command> {
+    let user = |name: &str| {
+        let (name, password_hash) = (name.to_owned(), Bytes::from_static(b"hash"));
+        AuthChangeKind::UserAdd(User { name, password_hash, ..User::default() })
+    };
+    let grant = |user: &str, role: &str| {
+        AuthChangeKind::UserGrantRole(UserRole { user: user.to_owned(), role: role.to_owned() })
+    };
+    let permit = |role: &str, permission, key: &'static str, end: &'static str| {
+        let permission = Permission { permission, key: key.into(), range_end: end.into() };
+        let request = RolePermission { role: role.to_owned(), permission: Some(permission) };
+        AuthChangeKind::RoleGrantPermission(request)
+    };
+    let mut changes = vec![user("root"), user("u1"), user("u2"), grant("root", "root")];
+    changes.extend(["r1", "r2"].map(|role| AuthChangeKind::RoleAdd(role.to_owned())));
+    changes.extend([grant("u1", "r1"), grant("u2", "r1"), grant("u2", "r2")]);
+    changes.extend([permit("r1", 2, "a", "b"), permit("r1", 0, "b", ""), permit("r2", 2, "b", "\0")]);
+    changes.push(AuthChangeKind::Enable(true));
+    changes.into_iter().map(|change| CommandKind::Auth(change.into()).into()).collect()
+}
 
 /// Draws requests that suit a store at `revision`.
 pub struct Generate<'a> {
     pub rng: &'a mut SeededRng,
     pub revision: i64,
+    pub auth_revision: u64,
 }
 
 impl Generate<'_> {
@@ -167,13 +191,82 @@ impl Generate<'_> {
         Txn { compare: vec![self.compare()], success, failure }
     }
 
-    pub fn command(&mut self) -> CommandKind {
-        match self.rng.below(29) {
+    fn name(&mut self, names: &[&str]) -> String {
+        (*self.rng.pick(names)).to_owned()
+    }
+
+    fn user(&mut self) -> String {
+        self.name(&["root", "root", "u1", "u1", "u2", ""])
+    }
+
+    fn role(&mut self) -> String {
+        self.name(&["root", "r1", "r1", "r2", ""])
+    }
+
+    fn user_role(&mut self) -> UserRole {
+        let (user, role) = (self.user(), self.role());
+        let is_root = user == "root" && self.rng.chance(3, 4);
+        UserRole { user, role: if is_root { "root".to_owned() } else { role } }
+    }
+
+    fn role_permission(&mut self) -> RolePermission {
+        let permission = i32::try_from(self.rng.below(3)).unwrap();
+        let permission = Permission { permission, key: self.key(), range_end: self.end() };
+        RolePermission { role: self.role(), permission: (!self.rng.chance(1, 20)).then_some(permission) }
+    }
+
+    fn auth(&mut self) -> AuthChangeKind {
+        match self.rng.below(16) {
+            0..=2 => AuthChangeKind::Enable(true),
+            3 => AuthChangeKind::Enable(false),
+            4..=6 => {
+                let (no_password, hash) = (self.rng.chance(1, 4), self.rng.index(0..3));
+                let password_hash = Bytes::from(self.rng.bytes(hash));
+                AuthChangeKind::UserAdd(User { name: self.user(), password_hash, no_password, roles: vec![] })
+            }
+            7 => AuthChangeKind::UserDelete(self.user()),
+            8 => {
+                let password_hash = Bytes::from(self.rng.bytes(1));
+                AuthChangeKind::UserChangePassword(User {
+                    name: self.user(),
+                    password_hash,
+                    ..User::default()
+                })
+            }
+            9..=10 => AuthChangeKind::UserGrantRole(self.user_role()),
+            11 => AuthChangeKind::UserRevokeRole(self.user_role()),
+            12 => AuthChangeKind::RoleAdd(self.role()),
+            13 if self.rng.chance(1, 2) => AuthChangeKind::RoleDelete(self.role()),
+            13..=14 => AuthChangeKind::RoleGrantPermission(self.role_permission()),
+            _ => AuthChangeKind::RoleRevokePermission(self.role_permission()),
+        }
+    }
+
+    /// Somebody, mostly under a revision that holds.
+    fn author(&mut self) -> Option<Author> {
+        let old = u64::from(self.rng.chance(1, 10));
+        let auth_revision = self.auth_revision - old;
+        let user = match self.rng.below(20) {
+            0 => return None,
+            1 => return Some(Author { by_member: true, ..Author::default() }),
+            2..=8 => "root".to_owned(),
+            _ => self.user(),
+        };
+        Some(Author { user, auth_revision, by_member: false })
+    }
+
+    pub fn command(&mut self) -> Command {
+        Command { author: self.author(), kind: Some(self.kind()) }
+    }
+
+    fn kind(&mut self) -> CommandKind {
+        match self.rng.below(36) {
             0..=9 => CommandKind::Put(self.put()),
             10..=12 => CommandKind::DeleteRange(self.delete()),
             13..=18 => CommandKind::Txn(self.txn(2)),
             19..=23 => self.lease_command(),
             24..=27 => self.alarm(),
+            28..=34 => CommandKind::Auth(self.auth().into()),
             _ => CommandKind::Compact(Compact { revision: self.some_revision() }),
         }
     }

@@ -4,6 +4,7 @@
 
 pub mod generate;
 pub mod model;
+pub mod model_auth;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -90,8 +91,8 @@ impl Store {
     }
 
     /// The next entry, with this command.
-    pub fn entry(&mut self, kind: CommandKind) -> Entry {
-        let data = Command::from(kind).encode_to_bytes();
+    pub fn entry(&mut self, command: impl Into<Command>) -> Entry {
+        let data = command.into().encode_to_bytes();
         let entry = Entry { term: Term(1), index: self.next, entry_type: EntryType::Normal, data };
         self.next = self.next.next();
         entry
@@ -111,14 +112,14 @@ impl Store {
     }
 
     /// Saves and applies commands in one batch.
-    pub fn run_all(&mut self, kinds: impl IntoIterator<Item = CommandKind>) -> Vec<Outcome> {
-        let entries: Vec<Entry> = kinds.into_iter().map(|kind| self.entry(kind)).collect();
+    pub fn run_all(&mut self, commands: impl IntoIterator<Item = impl Into<Command>>) -> Vec<Outcome> {
+        let entries: Vec<Entry> = commands.into_iter().map(|command| self.entry(command)).collect();
         self.save(&entries);
         self.storage().apply(&entries).unwrap()
     }
 
-    pub fn run(&mut self, kind: CommandKind) -> Outcome {
-        self.run_all([kind]).remove(0)
+    pub fn run(&mut self, command: impl Into<Command>) -> Outcome {
+        self.run_all([command]).remove(0)
     }
 }
 

@@ -10,8 +10,12 @@ use harmony_types::txn::{
     Compare, CompareTarget, DeleteRange, DeleteRangeOutcome, OpOutcome, OpOutcomeKind, Put, PutOutcome,
     Range, RangeOutcome, Txn, TxnOp, TxnOpKind, TxnOutcome,
 };
-use harmony_types::{CommandKind, KeyRange, KeyValue, Lease, LeaseId, Outcome, OutcomeKind, Refusal};
+use harmony_types::{
+    Command, CommandKind, KeyRange, KeyValue, Lease, LeaseId, Outcome, OutcomeKind, Refusal,
+};
 use prost::Message as _;
+
+use super::model_auth::ModelAuth;
 
 pub type State = BTreeMap<Bytes, KeyValue>;
 
@@ -30,12 +34,20 @@ pub struct Model {
     pub compact: i64,
     pub leases: BTreeMap<i64, Lease>,
     pub alarms: BTreeSet<(i32, u64)>,
+    pub auth: ModelAuth,
     writes: Vec<Write>,
 }
 
 impl Model {
     pub fn new() -> Self {
-        Self { revision: 1, compact: 0, leases: BTreeMap::new(), alarms: BTreeSet::new(), writes: Vec::new() }
+        Self {
+            revision: 1,
+            compact: 0,
+            leases: BTreeMap::new(),
+            alarms: BTreeSet::new(),
+            auth: ModelAuth::new(),
+            writes: Vec::new(),
+        }
     }
 
     pub fn state_at(&self, revision: i64) -> State {
@@ -83,11 +95,17 @@ impl Model {
         Ok(range_of(&self.state_at(revision), request))
     }
 
-    pub fn apply(&mut self, kind: &CommandKind) -> Outcome {
+    pub fn apply(&mut self, command: &Command) -> Outcome {
+        let kind = command.kind.as_ref().unwrap();
         let before = self.state_at(self.revision);
         let mut run = Run { model: self, state: before.clone(), before, writes: Vec::new() };
         let done = match kind {
             kind if run.model.alarm_stops(kind).is_err() => Err(run.model.alarm_stops(kind).unwrap_err()),
+            _ if run.model.denied(command).is_some() => Err(run.model.denied(command).unwrap()),
+            CommandKind::Auth(request) => {
+                let mut auth = run.model.auth.clone();
+                auth.change(request.kind.as_ref().unwrap()).map(|()| OutcomeKind::Auth(auth.revision))
+            }
             // A put of its own is refused for its lease first, one in a transaction for its key.
             CommandKind::Put(put) if run.model.check_lease(put.lease).is_err() => Err(Refusal::LeaseNotFound),
             CommandKind::Put(put) => run.check_put(put).map(|()| OutcomeKind::Put(run.put(put))),
@@ -131,6 +149,9 @@ impl Model {
         if done.is_ok() {
             self.change_leases(kind);
             self.change_alarms(kind);
+            if let CommandKind::Auth(request) = kind {
+                self.auth.change(request.kind.as_ref().unwrap()).unwrap();
+            }
         }
         if let Ok(OutcomeKind::Compact(revision)) = &done {
             self.compact = *revision;
@@ -143,6 +164,11 @@ impl Model {
             Ok(kind) => Outcome { revision: self.revision, kind: Some(kind) },
             Err(refusal) => Outcome::refused(self.revision, refusal),
         }
+    }
+
+    /// Why the author may not run the command.
+    fn denied(&self, command: &Command) -> Option<Refusal> {
+        self.auth.denied(command, |lease| self.leased(lease))
     }
 
     /// Raised alarms: 1 stops what adds, 2 whatever writes.
