@@ -13,7 +13,7 @@ use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
 use harmony_types::lease::LeaseGrant;
 use harmony_types::txn::{DeleteRange, Put};
-use harmony_types::{CommandKind, FileSystem, LogIndex, OpenMode, Revision, Storage};
+use harmony_types::{Command, CommandKind, FileSystem, LogIndex, OpenMode, Revision, Storage};
 
 const TREE: &str = "/data/tree/tree.redb";
 const PAGE: usize = 4096;
@@ -82,9 +82,10 @@ fn whatever_random_commands_make_is_good() {
         let mut store = Store::with(MemoryFileSystem::new(), config).unwrap();
         for _ in 0..15 {
             let revision = store.storage().revision().as_i64();
+            let auth_revision = store.storage().auth().revision;
             let count = 1 + rng.below(8);
-            let commands: Vec<CommandKind> =
-                (0..count).map(|_| Generate { rng, revision }.command()).collect();
+            let commands: Vec<Command> =
+                (0..count).map(|_| Generate { rng, revision, auth_revision }.command()).collect();
             store.run_all(commands);
             disturb(&mut store, rng);
             let image = store.fs.crash_image(Crash::Seeded(Seed(rng.below(u64::MAX))));

@@ -6,10 +6,11 @@ mod common;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 
-use common::Store;
 use common::generate::{Generate, switch_auth_on};
 use common::model::Model;
+use common::{Store, TREE_DIR};
 use harmony_storage::{StorageConfig, StorageError};
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
@@ -184,6 +185,9 @@ fn random_commands_do_what_the_model_does() {
         assert_eq!(store.storage().hash().unwrap(), hash, "after compaction's work is done");
         check_all(&store, &model);
         check_snapshot(&store);
+        store.storage().close().unwrap();
+        store.stop();
+        harmony_storage::check(&store.fs, Path::new(TREE_DIR)).unwrap();
     });
     let seen = seen.into_inner();
     // A seed alone, replayed, cannot meet all of them.
