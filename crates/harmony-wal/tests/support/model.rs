@@ -226,8 +226,13 @@ impl Model {
 
     pub(crate) fn sync(&mut self, wal: &dyn Wal) -> Result<(), WalError> {
         wal.sync()?;
-        self.states.drain(..self.states.len() - 1);
+        self.synced();
         Ok(())
+    }
+
+    /// The log has said that everything is durable.
+    pub(crate) fn synced(&mut self) {
+        self.states.drain(..self.states.len() - 1);
     }
 
     pub(crate) fn release(&mut self, wal: &dyn Wal, upto: LogIndex) -> Result<(), WalError> {
