@@ -2,6 +2,7 @@
 //! endpoint, or tools that work on files.
 
 mod bench;
+mod db;
 mod del;
 mod get;
 mod keys;
@@ -50,6 +51,8 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Look at the write-ahead log of a member that does not run, or repair it.
     Wal(wal::WalArgs),
+    /// Look at the tree of a member that does not run.
+    Db(db::DbArgs),
 }
 
 impl Cli {
@@ -73,6 +76,7 @@ impl Cli {
             Command::Members(args) => members::run(args, early),
             Command::Bench(args) => bench::run(args, early),
             Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),
+            Command::Db(args) => no_client(&early, "db").and_then(|()| db::run(args)),
         };
         error::finish(result)
     }

@@ -45,6 +45,7 @@ mod auth;
 mod batch;
 mod canonical;
 mod check;
+mod dump;
 mod lease;
 mod memory;
 mod mvcc;
@@ -58,6 +59,7 @@ mod unified;
 mod view;
 
 pub use check::{CheckReport, TreeStats, check, stats};
+pub use dump::{DumpOptions, TreeTable, dump};
 pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;

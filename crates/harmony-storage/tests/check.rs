@@ -7,7 +7,7 @@ use std::path::Path;
 
 use common::generate::Generate;
 use common::{Store, TREE_DIR, put};
-use harmony_storage::{CheckReport, StorageConfig, StorageError, check, stats};
+use harmony_storage::{CheckReport, DumpOptions, StorageConfig, StorageError, TreeTable, check, dump, stats};
 use harmony_types::command::Compact;
 use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
@@ -196,6 +196,46 @@ fn a_page_that_is_old_together_with_its_checksum_is_found() {
         }
     }
     assert!(3 < found, "{found} found: the test lost its subject");
+}
+
+#[test]
+fn a_dump_shows_every_row_up_to_the_limits() {
+    let mut store = Store::new();
+    let leased = Put { key: "b".into(), value: "v".into(), lease: 255, ..Put::default() };
+    store.run_all([
+        put("a", "first"),
+        put("a", "second\n"),
+        CommandKind::LeaseGrant(LeaseGrant { id: 255, ttl: 60 }),
+        CommandKind::Put(leased),
+        CommandKind::DeleteRange(DeleteRange { key: "a".into(), ..DeleteRange::default() }),
+        put("a", ""),
+    ]);
+    store.storage().close().unwrap();
+    store.stop();
+    let text = |options: &DumpOptions| {
+        let mut out = Vec::new();
+        dump(&store.fs, Path::new(TREE_DIR), &mut out, options).unwrap();
+        String::from_utf8(out).unwrap()
+    };
+    let rows = [TreeTable::Latest, TreeTable::Log].to_vec();
+    assert_eq!(
+        text(&DumpOptions { tables: rows.clone(), value_bytes_max: 3, ..DumpOptions::default() }),
+        "latest \"a\" revision 6 sub 0 version 1 created 6 (0 bytes) \"\"\n\
+         latest \"b\" revision 4 sub 0 version 1 created 4 lease ff (1 bytes) \"v\"\n\
+         log revision 2 sub 0 version 1 created 2 (5 bytes) \"fir\"... of \"a\", replaced nothing\n\
+         log revision 3 sub 0 version 2 created 2 (7 bytes) \"sec\"... of \"a\", replaced version 1\n\
+         log revision 4 sub 0 version 1 created 4 lease ff (1 bytes) \"v\" of \"b\", replaced nothing\n\
+         log revision 5 sub 0 delete of \"a\", replaced version 2\n\
+         log revision 6 sub 0 version 1 created 6 (0 bytes) \"\" of \"a\", replaced a delete\n"
+    );
+    assert_eq!(
+        text(&DumpOptions { tables: rows, rows_max: 1, value_bytes_max: 0 }),
+        "latest \"a\" revision 6 sub 0 version 1 created 6 (0 bytes)\nlatest: more rows follow\n\
+         log revision 2 sub 0 version 1 created 2 (5 bytes) of \"a\", replaced nothing\nlog: more rows follow\n"
+    );
+    let all = text(&DumpOptions::default());
+    assert!(all.starts_with("state \"format\" (4 bytes)\nstate \"identity\" (16 bytes)\n"), "{all}");
+    assert!(all.contains("\nstate \"lease/\\x00\\x00\\x00\\x00\\x00\\x00\\x00\\xff\" ("), "{all}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use harmony_types::WalError;
+use harmony_types::{StorageError, WalError};
 use tonic::{Code, Status};
 
 use super::Endpoint;
@@ -38,6 +38,9 @@ pub(crate) enum ClientError {
     /// A log that is damaged, or that cannot be read.
     #[error(transparent)]
     Wal(#[from] WalError),
+    /// A tree that is damaged, or that cannot be read.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
     /// A local file, terminal or pipe.
     #[error("{action}: {source}")]
     Io { action: &'static str, source: io::Error },
@@ -81,11 +84,11 @@ pub(crate) fn innermost(error: &(dyn Error + 'static)) -> String {
 pub(crate) fn finish(result: Result<ExitCode, ClientError>) -> ExitCode {
     match result {
         Ok(code) => code,
-        Err(ClientError::Io { source, .. } | ClientError::Wal(WalError::Io { source, .. }))
-            if source.kind() == io::ErrorKind::BrokenPipe =>
-        {
-            ExitCode::SUCCESS
-        }
+        Err(
+            ClientError::Io { source, .. }
+            | ClientError::Wal(WalError::Io { source, .. })
+            | ClientError::Storage(StorageError::Io { source, .. }),
+        ) if source.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             telemetry::say(format_args!("error: {error}"));
             match error {
