@@ -11,7 +11,10 @@ use harmony_types::{LogIndex, Term, WalError, WalOffset};
 use crate::frame::Kind;
 use crate::wal::{FileWal, State};
 
-/// Past so many bytes, an append writes what is pending (without a sync): memory stays bounded.
+/// Past so many bytes, an append writes what is pending (without a sync) if nobody else is writing: pieces that the
+/// processor's cache holds are copied to the system's fastest.
+const PIECE_BYTES: usize = 128 << 10;
+/// Past so many bytes, it waits for its turn: memory stays bounded.
 const PENDING_BYTES_MAX: usize = 4 << 20;
 
 /// The two queues; a flush serves the one of its parity.
@@ -133,15 +136,13 @@ impl FileWal {
 
     /// Writes what is pending when it is more than memory should hold.
     pub(crate) fn bound_memory<'a>(&'a self, mut state: MutexGuard<'a, State>) -> Result<(), WalError> {
-        while PENDING_BYTES_MAX < state.encoder.pending.bytes.len() {
+        while PENDING_BYTES_MAX < state.encoder.pending.bytes.len() && state.writer.is_none() {
             state.check_healthy()?;
-            if state.writer.is_none() {
-                state = self.wait(state, None);
-                continue;
-            }
-            let result;
-            (state, result) = self.flush(state, false);
-            result?;
+            state = self.wait(state, None);
+        }
+        if PIECE_BYTES < state.encoder.pending.bytes.len() && state.writer.is_some() {
+            state.check_healthy()?;
+            return self.flush(state, false).1;
         }
         Ok(())
     }
