@@ -28,7 +28,7 @@ pub mod application;
 mod applier;
 mod bounds;
 mod checkpointer;
-pub mod clock;
+
 pub mod core;
 mod driver;
 pub mod identity;
@@ -43,7 +43,7 @@ pub mod transport;
 pub mod waiter;
 
 pub use application::ApplicationStorage;
-pub use clock::SystemClock;
+pub use harmony_wal::SystemClock;
 pub use identity::{cluster_id, member_id};
 pub use metrics::NodeMetrics;
 pub use node::Node;

@@ -19,7 +19,7 @@ use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
 use harmony_types::{
     Clock, ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits,
 };
-use harmony_wal::{FileWal, OsFileSystem};
+use harmony_wal::{FileWal, Filler, OsFileSystem};
 
 use crate::api::{Api, Limits};
 use crate::config::{Config, Url};
@@ -148,6 +148,7 @@ pub struct Server {
     clock: SystemClock,
     client_addresses: Vec<SocketAddr>,
     closed: bool,
+    _filler: Filler,
     // Last: the lock goes when nothing uses the directory any more.
     _data_dir: DataDir,
 }
@@ -162,9 +163,9 @@ impl Server {
         // Ports first: a mistake there costs nothing yet.
         let (listeners, client_addresses) = listen::clients(&config.listen_client)?;
         let data_dir = DataDir::open(&config.data_dir, config.existing)?;
-        let storage = open_storage(config, &data_dir, ids)?;
-        storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
         let clock = SystemClock::new();
+        let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
+        storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
         let node = start_node(config, ids, &data_dir, &storage, clock)?;
 
         let limits = Limits {
@@ -198,7 +199,15 @@ impl Server {
             members = config.cluster.len(),
             "harmony serves"
         );
-        Ok(Self { network, api, clock, client_addresses, closed: false, _data_dir: data_dir })
+        Ok(Self {
+            network,
+            api,
+            clock,
+            client_addresses,
+            closed: false,
+            _filler: filler,
+            _data_dir: data_dir,
+        })
     }
 
     /// Where it listens for clients, with the ports that the system gave.
@@ -278,7 +287,12 @@ impl Ids {
     }
 }
 
-fn open_storage(config: &Config, data_dir: &DataDir, ids: Ids) -> Result<Arc<UnifiedStorage>, ServeError> {
+fn open_storage(
+    config: &Config,
+    data_dir: &DataDir,
+    ids: Ids,
+    clock: SystemClock,
+) -> Result<(Arc<UnifiedStorage>, Filler), ServeError> {
     let options = StorageConfig {
         wal: WalConfig {
             identity: ids.identity(),
@@ -291,9 +305,12 @@ fn open_storage(config: &Config, data_dir: &DataDir, ids: Ids) -> Result<Arc<Uni
     let fs = OsFileSystem::new();
     let opened = FileWal::open(Arc::clone(&fs), &data_dir.wal(), options.wal.clone())
         .map_err(StorageError::from)
-        .and_then(|wal| UnifiedStorage::with_wal(fs, Arc::new(wal), &data_dir.tree(), options));
+        .and_then(|wal| {
+            let filler = wal.fill_ahead(Arc::new(clock))?;
+            Ok((UnifiedStorage::with_wal(fs, Arc::new(wal), &data_dir.tree(), options)?, filler))
+        });
     match opened {
-        Ok(storage) => Ok(Arc::new(storage)),
+        Ok((storage, filler)) => Ok((Arc::new(storage), filler)),
         Err(source) => Err(refusal::of(data_dir.path(), source)),
     }
 }

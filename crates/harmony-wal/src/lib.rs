@@ -40,7 +40,8 @@
 //! # What to call
 //! [`FileWal`] syncs when it is told to: `append_many`, then `sync`, before anything is acknowledged. [`BatchedWal`] over
 //! it syncs after so many records and so much time, for callers that can lose the last moments. Both are a [`Wal`].
-//! [`dump`] and [`verify`] look at a directory without changing it.
+//! [`FileWal::fill_ahead`] starts a thread that prepares the next segment. [`dump`] and [`verify`] look at a directory
+//! without changing it.
 //!
 //! All calls take `&self` and may come from any thread. One lock guards what is in memory; it is never held during a
 //! read, a write or a sync, so that appends and reads go on while a group is written. A call of `sync` waits for the
@@ -51,9 +52,9 @@
 //! # What it costs
 //! | call | asks of the file system |
 //! | --- | --- |
-//! | `append`, `append_many`, `truncate` | nothing; the free space, when it needs a segment; a write for each 4 MiB that nobody synced |
+//! | `append`, `append_many`, `truncate` | nothing; the free space, when it needs a segment; a write for each 128 KiB that nobody synced |
 //! | `sync`, `close` | one write and one `fdatasync` for all that waits; nothing when nothing waits |
-//! | now and then, a `sync` of small groups | one write more: zeros ahead, so that the next syncs change no metadata |
+//! | now and then, a `sync` of small groups | one write more, of at most 1 MiB: zeros ahead, so that the next syncs change no metadata; not in a segment that [`FileWal::fill_ahead`] has filled |
 //! | the step to the next segment | four syncs more, one of them of the directory |
 //! | `entries` | nothing for what is in the cache; else one read for what stands side by side, 1 MiB at most |
 //! | `term`, `bounds`, `hard_state` | nothing |
@@ -140,7 +141,7 @@
 //! # How to read the source
 //! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `ahead`, `replay` and
 //! `recovery` → `pending` and `writer` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many
-//! threads) → `fetch`, `release`, `spare` → `repair` (by hand, never at open).
+//! threads) → `fetch`, `release`, `spare`, `fill` → `repair` (by hand, never at open).
 
 /// The README's example compiles.
 #[cfg(doctest)]
@@ -152,9 +153,11 @@ mod aside;
 mod batched;
 mod blocks;
 mod cache;
+mod clock;
 mod directory;
 mod dump;
 mod fetch;
+mod fill;
 mod frame;
 mod group;
 mod index;
@@ -181,7 +184,9 @@ pub use harmony_types::{
 };
 
 pub use batched::{BatchOptions, BatchedWal};
+pub use clock::SystemClock;
 pub use dump::{DumpOptions, VerifyReport, dump, verify};
+pub use fill::Filler;
 pub use os::OsFileSystem;
 pub use recovery::{Recovery, TornTail};
 pub use repair::{Cut, Kept, Lost, RepairOptions, RepairPlan, Repaired, plan_repair, repair};

@@ -6,7 +6,8 @@
 //! finds either a whole segment that nobody needs, or a file that is no segment.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use harmony_types::{FileSystem, OpenMode, WalError};
 
@@ -16,18 +17,42 @@ use crate::segment::SegmentName;
 /// How many are kept.
 const SPARES_MAX: usize = 2;
 
+/// A file that reads as zeros.
+pub(crate) struct Spare {
+    pub(crate) segment: SegmentFile,
+    /// Up to this byte its blocks were written and synced, see `fill.rs`.
+    pub(crate) filled: u64,
+}
+
 /// The spares of one log, all of one size.
 pub(crate) struct Spares {
-    fs: Arc<dyn FileSystem>,
-    dir: PathBuf,
-    segment_bytes: u64,
-    ready: Mutex<Vec<SegmentFile>>,
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) dir: PathBuf,
+    pub(crate) segment_bytes: u64,
+    ready: Mutex<Vec<Spare>>,
+    /// The open segment has come so far that the next one is worth filling.
+    wanted: AtomicBool,
+    /// The directory may be another process's: nothing is touched any more. Set with `ready` held.
+    closed: AtomicBool,
+    /// Held by whoever renames or empties files, so that closing can wait for it.
+    changing: Mutex<()>,
+    /// Spares came, or one is wanted, or whoever fills them is to stop.
+    changed: Condvar,
 }
 
 impl Spares {
     /// Takes over the spares that an earlier process left; those of another size are removed.
     pub(crate) fn open(fs: Arc<dyn FileSystem>, dir: &Path, segment_bytes: u64) -> Result<Self, WalError> {
-        let spares = Self { fs, dir: dir.to_owned(), segment_bytes, ready: Mutex::new(Vec::new()) };
+        let spares = Self {
+            fs,
+            dir: dir.to_owned(),
+            segment_bytes,
+            ready: Mutex::default(),
+            wanted: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            changing: Mutex::default(),
+            changed: Condvar::new(),
+        };
         for name in spares.fs.list_dir(dir).map_err(WalError::io("list", dir))? {
             if is_spare(&name) {
                 spares.prepare(dir.join(name));
@@ -41,14 +66,19 @@ impl Spares {
         self.segment_bytes * self.ready().len() as u64
     }
 
-    /// A file that reads as zeros and has `bytes` bytes. For a segment of unusual size there is none, and then all
-    /// spares are given up: their space may be what it needs.
-    pub(crate) fn take(&self, bytes: u64) -> Option<SegmentFile> {
+    /// The spare whose space is settled furthest. For a segment of unusual size there is none, and then all spares are
+    /// given up: their space may be what it needs.
+    pub(crate) fn take(&self, bytes: u64) -> Option<Spare> {
+        let mut ready = self.ready();
+        self.wanted.store(false, Ordering::Release);
         if bytes == self.segment_bytes {
-            return self.ready().pop();
+            let best = (0..ready.len()).max_by_key(|slot| ready[*slot].filled)?;
+            return Some(ready.swap_remove(best));
         }
-        for spare in std::mem::take(&mut *self.ready()) {
-            self.discard(&spare.path);
+        let given_up = std::mem::take(&mut *ready);
+        drop(ready);
+        for spare in given_up {
+            self.discard(&spare.segment.path);
         }
         None
     }
@@ -56,7 +86,14 @@ impl Spares {
     /// Takes the names of `released` segments away, durably, and keeps as many as are wanted and fit into `room` bytes.
     ///
     /// A segment that a reader still has in hand is not kept: its content must not change.
+    ///
+    /// # Errors
+    /// [`WalError::Closed`] leaves the files to the next open.
     pub(crate) fn recycle(&self, released: Vec<SegmentFile>, room: u64) -> Result<(), WalError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed() {
+            return Err(WalError::Closed);
+        }
         let wanted = SPARES_MAX.saturating_sub(self.ready().len());
         let mut kept = Vec::new();
         for segment in released {
@@ -96,7 +133,7 @@ impl Spares {
             Ok(Some(file))
         });
         match blank {
-            Ok(Some(file)) => self.ready().push(SegmentFile { file, path, bytes: self.segment_bytes }),
+            Ok(Some(file)) => self.add(SegmentFile { file, path, bytes: self.segment_bytes }),
             Ok(None) => self.discard(&path),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "cannot use a released segment again");
@@ -105,13 +142,68 @@ impl Spares {
         }
     }
 
+    /// Adds a file that reads as zeros, durably.
+    pub(crate) fn add(&self, segment: SegmentFile) {
+        let mut ready = self.ready();
+        if !self.is_closed() {
+            ready.push(Spare { segment, filled: 0 });
+            self.changed.notify_all();
+        }
+    }
+
+    /// Forgets all spares, once nobody changes their files. Whoever fills them ends.
+    pub(crate) fn close(&self) {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ready = self.ready();
+        self.closed.store(true, Ordering::Release);
+        ready.clear();
+        self.changed.notify_all();
+    }
+
+    /// See [`Spares::close`].
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Takes back a spare, unless it is in use by now.
+    pub(crate) fn give_up(&self, path: &Path) {
+        let mut ready = self.ready();
+        let Some(slot) = ready.iter().position(|spare| spare.segment.path == path) else { return };
+        ready.swap_remove(slot);
+        drop(ready);
+        self.discard(path);
+    }
+
+    /// Waits until spares come, or one is wanted, or until [`Spares::wake`].
+    pub(crate) fn wait<'a>(&self, ready: MutexGuard<'a, Vec<Spare>>) -> MutexGuard<'a, Vec<Spare>> {
+        self.changed.wait(ready).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that the next segment will be needed; cheap when that is known.
+    pub(crate) fn want(&self) {
+        if !self.wanted.swap(true, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+
+    /// Whether the next segment will be needed soon.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.wanted.load(Ordering::Acquire)
+    }
+
+    /// Ends every [`Spares::wait`].
+    pub(crate) fn wake(&self) {
+        let _ready = self.ready();
+        self.changed.notify_all();
+    }
+
     fn discard(&self, path: &Path) {
         if let Err(error) = self.fs.remove_file(path) {
             tracing::warn!(file = %path.display(), %error, "cannot remove a released segment");
         }
     }
 
-    fn ready(&self) -> MutexGuard<'_, Vec<SegmentFile>> {
+    pub(crate) fn ready(&self) -> MutexGuard<'_, Vec<Spare>> {
         // A vector is never left half changed.
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)
     }

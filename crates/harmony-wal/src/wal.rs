@@ -425,9 +425,18 @@ impl Wal for FileWal {
         state.check_readable()?;
         state.closed = true;
         let target = state.encoder.end();
-        let (mut state, result) = self.sync_to(state, target);
-        state.lock = None;
+        let (state, result) = self.sync_to(state, target);
+        drop(state);
+        self.spares.close();
+        self.state().lock = None;
         result
+    }
+}
+
+/// Before the lock goes, as in `close`.
+impl Drop for FileWal {
+    fn drop(&mut self) {
+        self.spares.close();
     }
 }
 

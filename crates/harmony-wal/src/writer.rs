@@ -3,7 +3,8 @@
 //! A sync is cheapest when it writes over blocks that were written before: the file system then has nothing to note
 //! about the file. The space of a new segment is reserved but was never written. So a synced group that runs into such
 //! space writes zeros ahead of itself, and its sync settles them too: only one sync in many pays for the file system's
-//! notes. Free space reads as zeros before and after, so this changes nothing that recovery sees.
+//! notes, and in a segment that was filled ahead (`fill.rs`) none does. Free space reads as zeros before and after, so
+//! this changes nothing that recovery sees.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -22,6 +23,8 @@ const AHEAD_BYTES_MAX: u64 = 1 << 20;
 /// Zeros ahead of larger groups would cost more than the notes that they save.
 const GROUP_BYTES_MAX: u64 = 256 << 10;
 const PAGE_BYTES: u64 = 4096;
+/// The next segment is worth filling when this part of the open one is used: a small log takes no more than it needs.
+const SEGMENT_SHARE: u64 = 4;
 
 /// Takes no memory: nobody writes to it, so all its pages are the system's one page of zeros.
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
@@ -66,6 +69,9 @@ impl Writer {
             }
             self.open.file.write_at(bytes, at).map_err(WalError::io("write", &self.open.path))?;
         }
+        if self.open.bytes / SEGMENT_SHARE < u64::from(end.byte()) {
+            self.spares.want();
+        }
         if sync {
             self.settle(u64::from(end.byte()), pending.bytes.len() as u64)?;
             self.sync()?;
@@ -96,15 +102,16 @@ impl Writer {
     /// the next has a name, and the next has its name before the old one is sealed.
     fn roll(&mut self, fresh: &Fresh, opening: &[u8]) -> Result<(), WalError> {
         self.sync()?;
-        let next = match self.spares.take(fresh.file_bytes) {
-            Some(spare) => preallocate::open_with(&*self.fs, &self.dir, &fresh.head, opening, spare)?,
-            None => preallocate::create(&*self.fs, &self.dir, &fresh.head, opening, fresh.file_bytes)?,
+        let (fs, dir, head) = (&*self.fs, &*self.dir, &fresh.head);
+        let (next, settled) = match self.spares.take(fresh.file_bytes) {
+            Some(spare) => (preallocate::open_with(fs, dir, head, opening, spare.segment)?, spare.filled),
+            None => (preallocate::create(fs, dir, head, opening, fresh.file_bytes)?, 0),
         };
         let seal_at = u64::from(fresh.seal_at.byte());
         self.open.file.write_at(&fresh.seal, seal_at).map_err(WalError::io("seal", &self.open.path))?;
         self.sync()?;
         self.open = next;
-        self.settled = u64::from(OPENING_BYTES);
+        self.settled = settled;
         Ok(())
     }
 }

@@ -2,16 +2,16 @@
 //! the disk together.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use harmony_types::{Entry, LogIndex, Term};
-use harmony_wal::{FileWal, OsFileSystem, Wal, WalConfig};
+use harmony_wal::{FileWal, Filler, OsFileSystem, SystemClock, Wal, WalConfig};
 
 use crate::Result;
 use crate::payload::Payloads;
 use crate::peer::{Log, Writer};
 
-pub const SETTINGS: &str = "WalConfig::default(); append_many for each call, then sync() where the row says so; \
+pub const SETTINGS: &str = "WalConfig::default(), fill_ahead(); append_many for each call, then sync() where the row says so; \
     writers share one run of indexes behind a mutex that is held for the append and not for the sync";
 
 /// Bytes of entries read at once when all are read.
@@ -19,6 +19,7 @@ const READ_BYTES: u64 = 1 << 20;
 
 pub struct Harmony {
     wal: FileWal,
+    _filler: Filler,
     /// The next index, held while its entry is appended: entries of a log follow each other.
     next: Mutex<u64>,
 }
@@ -26,7 +27,8 @@ pub struct Harmony {
 pub fn open(dir: &Path) -> Result<Harmony> {
     let wal = FileWal::open(OsFileSystem::new(), dir, WalConfig::default())?;
     let next = Mutex::new(wal.bounds().last.0 + 1);
-    Ok(Harmony { wal, next })
+    let _filler = wal.fill_ahead(Arc::new(SystemClock::new()))?;
+    Ok(Harmony { wal, _filler, next })
 }
 
 struct Hand<'a> {

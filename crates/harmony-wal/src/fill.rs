@@ -1,0 +1,329 @@
+//! Fills the next segment with zeros while there is time, so that its syncs change nothing but data.
+//!
+//! A piece at a time, with a pause behind each: the disk belongs to the log. A log that grows faster takes the spare as
+//! far as it is filled, and settles the rest as it goes (`writer.rs`), or reserves space for a new segment: nobody ever
+//! waits for the filler. It works through a file handle of its own, as the system reports a failed write to each handle
+//! once: the log must learn of its own.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use harmony_types::{Clock, File, OpenMode, WalError};
+
+use crate::preallocate::SegmentFile;
+use crate::spare::Spares;
+use crate::wal::FileWal;
+
+/// Written and synced at once.
+const PIECE_BYTES: usize = 256 << 10;
+/// Between two pieces: some 60 MB/s at most.
+const PAUSE: Duration = Duration::from_millis(3);
+/// A new spare is made only while the disk has room for so many: the last of it is for the log itself.
+const SEGMENTS_FREE_MIN: u64 = 8;
+
+static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+
+/// A thread that keeps one spare segment filled; see [`FileWal::fill_ahead`]. Dropping it ends the thread.
+pub struct Filler {
+    spares: Arc<Spares>,
+    stopped: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FileWal {
+    /// Starts a thread that makes and fills the next segment ahead of need, paced by `clock`, once a quarter of the open
+    /// one is used.
+    ///
+    /// Without it the log does everything in its callers' threads, which costs a sync in some dozens a write of at most
+    /// a MiB more. A log with a quota fills released segments and makes no new ones.
+    ///
+    /// # Errors
+    /// [`WalError::Io`] when the system gives no thread.
+    pub fn fill_ahead(&self, clock: Arc<dyn Clock>) -> Result<Filler, WalError> {
+        let stopped = Arc::new(AtomicBool::new(false));
+        let mut work = Work::new(self, Arc::clone(&stopped));
+        let thread = thread::Builder::new()
+            .name("wal-fill".to_owned())
+            .spawn(move || work.run(&*clock))
+            .map_err(WalError::io("start the thread that fills", &self.dir))?;
+        Ok(Filler { spares: Arc::clone(&self.spares), stopped, thread: Some(thread) })
+    }
+}
+
+impl Drop for Filler {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Release);
+        self.spares.wake();
+        if let Some(thread) = self.thread.take() {
+            // A panic there has been reported, and spares may be in any state.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's own.
+struct Work {
+    spares: Arc<Spares>,
+    stopped: Arc<AtomicBool>,
+    makes_new: bool,
+    /// Spares made so far.
+    made: u64,
+    /// The spare that is being filled.
+    open: Option<(PathBuf, Arc<dyn File>)>,
+}
+
+/// What there is to do.
+enum Task {
+    /// Fill this spare from this byte on.
+    Fill(PathBuf, u64),
+    /// Make a spare.
+    Make,
+}
+
+impl Work {
+    fn new(wal: &FileWal, stopped: Arc<AtomicBool>) -> Self {
+        let (spares, makes_new) = (Arc::clone(&wal.spares), wal.config.quota_bytes.is_none());
+        Self { spares, stopped, makes_new, made: 0, open: None }
+    }
+
+    fn run(&mut self, clock: &dyn Clock) {
+        while let Some(task) = self.next() {
+            let done = match &task {
+                Task::Fill(path, filled) => self.fill(path, *filled),
+                Task::Make => self.make(),
+            };
+            if let Err(error) = done {
+                let dir = self.spares.dir.display();
+                tracing::warn!(%dir, %error, "no segments are filled ahead any more");
+                if let Task::Fill(path, _) = task {
+                    self.spares.give_up(&path);
+                }
+                return;
+            }
+            clock.sleep(PAUSE);
+        }
+    }
+
+    /// Waits for something to do; `None` at the end.
+    fn next(&self) -> Option<Task> {
+        let mut ready = self.spares.ready();
+        loop {
+            if self.stopped.load(Ordering::Acquire) || self.spares.is_closed() {
+                return None;
+            }
+            match ready.iter().max_by_key(|spare| spare.filled) {
+                _ if !self.spares.is_wanted() => {}
+                Some(spare) if spare.filled < self.spares.segment_bytes => {
+                    return Some(Task::Fill(spare.segment.path.clone(), spare.filled));
+                }
+                None if self.makes_new && self.has_room() => return Some(Task::Make),
+                _ => {}
+            }
+            ready = self.spares.wait(ready);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let needed = SEGMENTS_FREE_MIN * self.spares.segment_bytes;
+        self.spares.fs.free_bytes(&self.spares.dir).is_ok_and(|free| needed <= free)
+    }
+
+    fn make(&mut self) -> io::Result<()> {
+        let Spares { fs, dir, segment_bytes, .. } = &*self.spares;
+        // Beyond the sequence numbers of segments, after which released ones are named.
+        let path = loop {
+            self.made += 1;
+            let path = dir.join(format!("{:016x}.free", (1 << 32) + self.made));
+            if !fs.exists(&path)? {
+                break path;
+            }
+        };
+        let file = fs.open(&path, OpenMode::CreateNew)?;
+        if let Err(error) = file.allocate(*segment_bytes).and_then(|()| file.sync_all()) {
+            fs.remove_file(&path)?;
+            return Err(error);
+        }
+        self.spares.add(SegmentFile { file, path, bytes: *segment_bytes });
+        Ok(())
+    }
+
+    /// Fills a piece of a spare. Nothing happens to a file that is in use by then.
+    fn fill(&mut self, path: &PathBuf, filled: u64) -> io::Result<()> {
+        let file = match &self.open {
+            Some((open, file)) if open == path => Arc::clone(file),
+            _ => match self.spares.fs.open(path, OpenMode::ReadWrite) {
+                Ok(file) => file,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => return Err(error),
+            },
+        };
+        self.open = Some((path.clone(), Arc::clone(&file)));
+        let bytes = (self.spares.segment_bytes - filled).min(PIECE_BYTES as u64);
+        let piece = &ZEROS[..usize::try_from(bytes).expect("bounded by a constant")];
+        {
+            // Held while writing: whoever takes the spare must find its bytes at rest. It waits for one piece at most.
+            let ready = self.spares.ready();
+            if !ready.iter().any(|spare| spare.segment.path == *path) {
+                return Ok(());
+            }
+            file.write_at(piece, filled)?;
+        }
+        file.sync_data()?;
+        let mut ready = self.spares.ready();
+        if let Some(spare) = ready.iter_mut().find(|spare| spare.segment.path == *path) {
+            spare.filled = filled + bytes;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use bytes::Bytes;
+    use harmony_types::config::WalConfig;
+    use harmony_types::fake::clock::VirtualClock;
+    use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
+    use harmony_types::{Entry, LogIndex, Term, Wal};
+
+    use super::*;
+
+    const SEGMENT: u64 = 4 * PIECE_BYTES as u64;
+
+    fn open(disk: &MemoryFileSystem, quota_bytes: Option<u64>) -> FileWal {
+        let config =
+            WalConfig { segment_bytes: SEGMENT, cache_bytes: 0, quota_bytes, ..WalConfig::default() };
+        FileWal::open(Arc::new(disk.clone()), Path::new("/wal"), config).unwrap()
+    }
+
+    fn append(wal: &FileWal, entries: u64) {
+        for _ in 0..entries {
+            let index = wal.bounds().last.next();
+            let data = Bytes::from(vec![7; 100_000]);
+            wal.append_many(None, &[Entry { term: Term(1), index, data, ..Entry::default() }]).unwrap();
+            wal.sync().unwrap();
+        }
+    }
+
+    fn filled(wal: &FileWal) -> Vec<u64> {
+        wal.spares.ready().iter().map(|spare| spare.filled).collect()
+    }
+
+    /// Lets the filler do so many steps.
+    fn steps(clock: &VirtualClock, count: usize) {
+        for _ in 0..count {
+            clock.wait_for_sleepers(1);
+            clock.advance(PAUSE);
+        }
+    }
+
+    #[test]
+    fn a_spare_is_made_and_filled_piece_by_piece_and_the_log_takes_it() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, None);
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        append(&wal, 2);
+        assert_eq!(disk.calls(CallKind::Allocate), 2, "the first segment and the reserve: the log is small");
+        append(&wal, 1);
+        steps(&clock, 4);
+        clock.wait_for_sleepers(1);
+        assert_eq!(filled(&wal), [4 * PIECE_BYTES as u64]);
+        assert_eq!(wal.disk_bytes(), 2 * SEGMENT);
+        disk.start_trace([CallKind::Write]);
+        append(&wal, 9);
+        let writes = disk.take_trace();
+        let in_second: Vec<_> = writes.iter().filter(|line| line.contains("0000000000000002-")).collect();
+        assert_eq!(in_second.len(), 2, "records alone, no zeros: {writes:?}");
+        clock.stop();
+        drop(filler);
+        let wal = open(&disk.crash_image(Crash::LoseUnsynced), None);
+        assert_eq!(wal.bounds().last, LogIndex(12));
+    }
+
+    #[test]
+    fn a_log_that_outruns_the_filler_takes_what_there_is() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, None);
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        append(&wal, 3);
+        steps(&clock, 2);
+        clock.wait_for_sleepers(1);
+        append(&wal, 30);
+        assert_eq!(filled(&wal), []);
+        append(&wal, 3);
+        clock.stop();
+        drop(filler);
+        let wal = open(&disk.crash_image(Crash::LoseUnsynced), None);
+        let held = wal.entries(LogIndex(1)..LogIndex(37), u64::MAX).unwrap();
+        assert!(held.iter().all(|entry| entry.data == vec![7; 100_000]));
+    }
+
+    #[test]
+    fn released_segments_are_filled_and_a_quota_makes_no_new_ones() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, Some(4 * SEGMENT));
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        append(&wal, 34);
+        wal.release(wal.bounds().last).unwrap();
+        steps(&clock, 3);
+        clock.wait_for_sleepers(1);
+        assert_eq!(filled(&wal).into_iter().max(), Some(SEGMENT));
+        assert!(wal.disk_bytes() <= 4 * SEGMENT);
+        clock.stop();
+        drop(filler);
+    }
+
+    /// Once a log is closed its files may be another process's: nothing of the first one may write to them.
+    #[test]
+    fn a_closed_log_is_left_alone() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, None);
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        append(&wal, 3);
+        steps(&clock, 2);
+        clock.wait_for_sleepers(1);
+        wal.close().unwrap();
+        let next = open(&disk, None);
+        append(&next, 12);
+        let calls = disk.call_counts();
+        clock.stop();
+        drop(filler);
+        assert_eq!(disk.call_counts(), calls);
+        let held = next.entries(LogIndex(1)..LogIndex(16), u64::MAX).unwrap();
+        assert!(held.iter().all(|entry| entry.data == vec![7; 100_000]));
+    }
+
+    #[test]
+    fn a_disk_that_fails_the_filler_costs_the_log_nothing() {
+        for call in [CallKind::Write, CallKind::Sync, CallKind::Open, CallKind::Allocate] {
+            let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+            let wal = open(&disk, None);
+            disk.inject(Fault::on([call]).on_path(".free"));
+            append(&wal, 3);
+            let mut filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+            clock.stop();
+            filler.thread.take().unwrap().join().unwrap();
+            assert_eq!((disk.faults_struck(), filled(&wal)), (1, Vec::new()), "{call:?}");
+            append(&wal, 9);
+            assert_eq!(open(&disk.crash_image(Crash::LoseUnsynced), None).bounds().last, LogIndex(12));
+        }
+    }
+
+    #[test]
+    fn a_nearly_full_disk_is_left_to_the_log() {
+        let disk = MemoryFileSystem::new();
+        let wal = open(&disk, None);
+        let work = Work::new(&wal, Arc::default());
+        for (free, has_room) in
+            [(SEGMENTS_FREE_MIN * SEGMENT - 1, false), (SEGMENTS_FREE_MIN * SEGMENT, true)]
+        {
+            disk.set_capacity(Some(disk.used_bytes() + free));
+            assert_eq!(work.has_room(), has_room, "{free}");
+        }
+    }
+}
