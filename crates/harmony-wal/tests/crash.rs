@@ -3,15 +3,22 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests, outside of the functions that clippy exempts")]
 
+#[path = "support/model.rs"]
+mod model;
+
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use harmony_types::config::WalConfig;
+use harmony_types::fake::clock::VirtualClock;
 use harmony_types::fake::fs::{CallKind, Crash, ENOSPC, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
-use harmony_types::{Entry, EntryType, HardState, LogIndex, Rng, Term, limits};
-use harmony_wal::{FileWal, Wal, WalError};
+use harmony_types::{Entry, EntryType, HardState, LogIndex, NodeId, Rng, Term, Wal, WalError, limits};
+use harmony_wal::{BatchOptions, BatchedWal, FileWal};
+
+use model::Model;
 
 const DIR: &str = "/wal";
 
@@ -21,132 +28,165 @@ fn open(disk: &MemoryFileSystem) -> Result<FileWal, WalError> {
     FileWal::open(Arc::new(disk.clone()), Path::new(DIR), config)
 }
 
-/// What the log may hold after a crash: its content after each operation since the last sync, the synced one first.
-struct Model {
-    /// Entries from index 1 on, and the hard state.
-    histories: Vec<(Vec<Entry>, HardState)>,
-    released: u64,
+/// A log's model, and the newest term that anybody used: no index ever has two entries of one term.
+#[derive(Clone, Default)]
+struct Life {
+    model: Model,
     term: u64,
 }
 
-impl Model {
-    fn now(&self) -> &(Vec<Entry>, HardState) {
-        self.histories.last().unwrap()
+impl Life {
+    fn entries(&self, rng: &mut SeededRng, first: u64, count: u64) -> Vec<Entry> {
+        let sizes = [0, 1, 100, 700, 5_000];
+        (first..first + count)
+            .map(|index| {
+                let size = *rng.pick(&sizes);
+                // Zeros, which look like what was never written, and other bytes.
+                let data = if rng.chance(1, 2) { vec![0; size] } else { rng.bytes(size) };
+                let (term, entry_type) = (Term(self.term), EntryType::Normal);
+                Entry { term, index: LogIndex(index), entry_type, data: Bytes::from(data) }
+            })
+            .collect()
     }
 
-    fn synced(&mut self) {
-        self.histories.drain(..self.histories.len() - 1);
-    }
-
-    /// Compares with a log that was opened after a crash, and goes on from what it holds.
-    fn recovered(&mut self, wal: &FileWal) {
-        let bounds = wal.bounds();
-        assert!(bounds.boundary.0 <= self.released, "{bounds:?}, released {}", self.released);
-        let entries = wal.entries(bounds.first()..bounds.last.next(), u64::MAX).unwrap();
-        let matches = |(model, _): &(Vec<Entry>, HardState)| {
-            model.get(usize::try_from(bounds.boundary.0).unwrap()..) == Some(&entries[..])
-        };
-        // A group may be there in part: then the log lies between two states of the model.
-        let between = self.histories.windows(2).any(|pair| {
-            let (before, after) = (&pair[0].0, &pair[1].0);
-            let last = usize::try_from(bounds.last.0).unwrap();
-            let common = before.iter().zip(after).take_while(|(a, b)| a == b).count();
-            common <= last && last <= after.len() && matches(&(after[..last].to_vec(), HardState::default()))
-        });
-        assert!(
-            self.histories.iter().any(matches) || between,
-            "{bounds:?} fits no state since the last sync"
-        );
-        let state = wal.hard_state();
-        assert!(self.histories.iter().any(|(_, model)| *model == state), "{state:?}");
-        let mut content: Vec<Entry> = self.now().0.clone();
-        content.truncate(usize::try_from(bounds.boundary.0).unwrap());
-        if (content.len() as u64) < bounds.boundary.0 {
-            content = self.histories[0].0[..usize::try_from(bounds.boundary.0).unwrap()].to_vec();
+    /// Where the next entries go: behind the last one, or in place of some.
+    fn next(&mut self, rng: &mut SeededRng) -> u64 {
+        let (first, last) = (self.model.boundary_max().0 + 1, self.model.now().last().0);
+        if first <= last && rng.chance(1, 5) {
+            self.term += 1;
+            return rng.range(first..last + 1);
         }
-        content.extend(entries);
-        self.histories = vec![(content, state)];
+        last + 1
     }
-}
 
-fn group(rng: &mut SeededRng, model: &mut Model) -> Vec<Entry> {
-    let last = model.now().0.len() as u64;
-    let mut first = last + 1;
-    if rng.chance(1, 5) && model.released < last {
-        first = rng.range(model.released + 1..last + 1);
-        model.term += 1;
+    fn hard_state(&self, rng: &mut SeededRng) -> HardState {
+        let commit = LogIndex(rng.range(0..self.model.now().last().0 + 1));
+        HardState { term: Term(self.term), vote: NodeId::new(rng.below(3)), commit }
     }
-    let sizes = [0, 1, 100, 700, 5_000];
-    (first..first + rng.range(0..5))
-        .map(|index| {
-            let size = *rng.pick(&sizes);
-            // Zeros, which look like what was never written, and other bytes.
-            let data = if rng.chance(1, 2) { vec![0; size] } else { rng.bytes(size) };
-            let (term, entry_type) = (Term(model.term), EntryType::Normal);
-            Entry { term, index: LogIndex(index), entry_type, data: Bytes::from(data) }
-        })
-        .collect()
-}
 
-/// One random operation on both; false when the log refused it because of the disk.
-fn operate(rng: &mut SeededRng, wal: &FileWal, model: &mut Model) -> bool {
-    let (mut entries, mut state) = model.now().clone();
-    let result = match rng.below(10) {
-        0..=4 => {
-            let group = group(rng, model);
-            if let Some(first) = group.first() {
-                entries.truncate(usize::try_from(first.index.0).unwrap() - 1);
-                entries.extend(group.iter().cloned());
+    /// One random operation on both; what it changed counts as done even if it fails.
+    fn operate(&mut self, rng: &mut SeededRng, wal: &dyn Wal) -> Result<(), WalError> {
+        let (held, last) = (self.model.boundary_max().0 + 1, self.model.now().last().0);
+        match rng.below(20) {
+            0..=7 => {
+                let first = self.next(rng);
+                let count = rng.range(0..5);
+                let entries = self.entries(rng, first, count);
+                let hard_state = rng.chance(1, 2).then(|| self.hard_state(rng));
+                self.model.append_many(wal, hard_state, &entries)
             }
-            state.commit = LogIndex(entries.len() as u64);
-            state.term = Term(model.term);
-            model.histories.push((entries, state));
-            wal.append_many(Some(&state), &group).map(drop)
+            8 => {
+                let first = self.next(rng);
+                let entries = self.entries(rng, first, 1);
+                self.model.append(wal, &entries[0])
+            }
+            9 => {
+                let hard_state = self.hard_state(rng);
+                self.model.set_hard_state(wal, hard_state)
+            }
+            10 if held <= last => {
+                self.term += 1;
+                self.model.truncate(wal, LogIndex(rng.range(held..last + 1)))
+            }
+            11 if held <= last => {
+                let index = LogIndex(rng.range(held..last + 1));
+                let term = self.model.now().term(index).unwrap();
+                self.model.snapshot(wal, index, term)
+            }
+            // Seldom: it empties the log.
+            12 if rng.chance(1, 3) => {
+                self.term += 1;
+                self.model.snapshot(wal, LogIndex(rng.range(held..last + 5)), Term(self.term))
+            }
+            13 => {
+                self.model.sync(wal)?;
+                self.release(rng, wal)
+            }
+            14 => self.release(rng, wal),
+            15 | 16 => wal.read_all().map(drop),
+            17 => {
+                // Reading must not hide a failure: only a log without one is compared.
+                wal.read_all()?;
+                self.model.is_now(wal, "before the crash");
+                Ok(())
+            }
+            _ => self.model.sync(wal),
         }
-        5 if model.released < entries.len() as u64 => {
-            let from = rng.range(model.released + 1..entries.len() as u64 + 1);
-            entries.truncate(usize::try_from(from).unwrap() - 1);
-            model.term += 1;
-            model.histories.push((entries, state));
-            wal.truncate(LogIndex(from))
-        }
-        6 if !entries.is_empty() => wal.sync().and_then(|()| {
-            model.synced();
-            let upto = rng.range(model.released..entries.len() as u64 + 1);
-            model.released = model.released.max(upto);
-            wal.release(LogIndex(upto))
-        }),
-        7 => wal.read_all().map(drop),
-        _ => wal.sync().map(|()| model.synced()),
-    };
-    match result {
-        Ok(()) => true,
-        Err(WalError::Io { .. } | WalError::Poisoned { .. }) => false,
-        Err(error) => panic!("{error}"),
     }
-}
 
-fn new_model() -> Model {
-    Model { histories: vec![(Vec::new(), HardState::default())], released: 0, term: 1 }
+    fn release(&mut self, rng: &mut SeededRng, wal: &dyn Wal) -> Result<(), WalError> {
+        let (first, last) = (self.model.boundary_max().0, self.model.synced_last().0);
+        self.model.release(wal, LogIndex(rng.range(first..first.max(last) + 1)))
+    }
+
+    /// As often as asked; false when the disk ended it.
+    fn operate_times(&mut self, rng: &mut SeededRng, wal: &dyn Wal, times: u64) -> bool {
+        for _ in 0..times {
+            match self.operate(rng, wal) {
+                Ok(()) => {}
+                Err(WalError::Io { .. }) => return false,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        true
+    }
 }
 
 #[test]
 fn crashes_lose_nothing_that_was_synced() {
-    for_each_seed(0..60, 20, |_, rng| {
+    for_each_seed(0..300, 60, |_, rng| {
         let mut disk = MemoryFileSystem::new();
-        let mut model = new_model();
-        for _ in 0..8 {
+        let mut life = Life { term: 1, ..Life::default() };
+        for round in 0..8 {
             let wal = open(&disk).unwrap();
-            model.recovered(&wal);
-            for _ in 0..rng.range(1..30) {
-                assert!(operate(rng, &wal, &mut model));
-            }
-            let crash = match rng.below(4) {
+            life.model.recovered(&wal, &format!("round {round}"));
+            let times = rng.range(1..30);
+            assert!(life.operate_times(rng, &wal, times));
+            let crash = match rng.below(6) {
                 0 => Crash::LoseUnsynced,
                 1 => Crash::KeepAll,
+                // The process ends, and the machine goes on.
+                2 => continue,
+                3 => {
+                    wal.close().unwrap();
+                    life.model.synced();
+                    Crash::LoseUnsynced
+                }
                 _ => Crash::Seeded(Seed(rng.next_u64())),
             };
             disk = disk.crash_image(crash);
+        }
+    });
+}
+
+/// Syncs of its own are as good as those that somebody asked for.
+#[test]
+fn a_batched_log_loses_less_than_one_batch() {
+    const RECORDS_MAX: u64 = 4;
+    for_each_seed(0..30, 10, |_, rng| {
+        let mut disk = MemoryFileSystem::new();
+        let mut life = Life { term: 1, ..Life::default() };
+        for _ in 0..4 {
+            let clock = VirtualClock::new();
+            let options = BatchOptions { records_max: RECORDS_MAX, flush_interval: Duration::from_secs(1) };
+            let wal = BatchedWal::new(open(&disk).unwrap(), options, Arc::new(clock.clone())).unwrap();
+            life.model.recovered(&wal, "batched");
+            let mut unsynced = 0;
+            for _ in 0..rng.range(1..40) {
+                let first = life.model.now().last().0 + 1;
+                let count = rng.range(1..3);
+                let entries = life.entries(rng, first, count);
+                life.model.append_many(&wal, None, &entries).unwrap();
+                unsynced += count;
+                if RECORDS_MAX <= unsynced {
+                    life.model.synced();
+                    unsynced = 0;
+                }
+            }
+            let after = disk.crash_image(Crash::Seeded(Seed(rng.next_u64())));
+            drop(wal);
+            clock.stop();
+            disk = after;
         }
     });
 }
@@ -155,19 +195,16 @@ fn crashes_lose_nothing_that_was_synced() {
 fn a_crash_while_opening_loses_nothing() {
     for_each_seed(100..120, 10, |_, rng| {
         let disk = MemoryFileSystem::new();
-        let mut model = new_model();
+        let mut life = Life { term: 1, ..Life::default() };
         let wal = open(&disk).unwrap();
-        for _ in 0..25 {
-            assert!(operate(rng, &wal, &mut model));
-        }
+        assert!(life.operate_times(rng, &wal, 25));
         let disk = disk.crash_image(Crash::Seeded(Seed(rng.next_u64())));
         for n in 1.. {
             let disk = disk.crash_image(Crash::KeepAll);
             disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
             let opened = open(&disk).is_ok();
             let after = disk.crash_image(Crash::Seeded(Seed(rng.next_u64())));
-            let mut model = Model { histories: model.histories.clone(), ..model };
-            model.recovered(&open(&after).unwrap());
+            life.model.clone().recovered(&open(&after).unwrap(), &format!("call {n}"));
             if opened {
                 break;
             }
@@ -187,14 +224,10 @@ fn any_failing_call_is_a_clean_error_and_loses_nothing() {
                     fault = fault.errno(errno);
                 }
                 disk.inject(fault);
-                let mut model = new_model();
+                let mut life = Life { term: 1, ..Life::default() };
                 match open(&disk) {
                     Ok(wal) => {
-                        let mut going = true;
-                        for _ in 0..40 {
-                            going = going && operate(&mut rng, &wal, &mut model);
-                        }
-                        if !going {
+                        if !life.operate_times(&mut rng, &wal, 40) {
                             assert!(matches!(wal.sync(), Err(WalError::Poisoned { .. })));
                         }
                     }
@@ -204,7 +237,8 @@ fn any_failing_call_is_a_clean_error_and_loses_nothing() {
                 let struck = disk.faults_struck();
                 disk.clear_faults();
                 let after = disk.crash_image(Crash::Seeded(Seed(n)));
-                model.recovered(&open(&after).unwrap_or_else(|error| panic!("call {n}: {error}")));
+                let wal = open(&after).unwrap_or_else(|error| panic!("call {n}: {error}"));
+                life.model.recovered(&wal, &format!("call {n}"));
                 if struck == 0 {
                     break;
                 }
@@ -222,18 +256,15 @@ fn what_a_restarted_process_synced_survives_whatever_the_first_left_open() {
             let mut rng = seed.rng();
             let disk = MemoryFileSystem::new();
             disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
-            let mut model = new_model();
+            let mut life = Life { term: 1, ..Life::default() };
             if let Ok(wal) = open(&disk) {
-                let mut going = true;
-                for _ in 0..30 {
-                    going = going && operate(&mut rng, &wal, &mut model);
-                }
+                life.operate_times(&mut rng, &wal, 30);
             }
             let struck = disk.faults_struck();
             disk.clear_faults();
             let wal = open(&disk).unwrap_or_else(|error| panic!("{seed}, call {n}: {error}"));
-            model.recovered(&wal);
-            let entry = Entry { index: wal.bounds().last.next(), term: Term(model.term), ..Entry::default() };
+            life.model.recovered(&wal, &format!("call {n}"));
+            let entry = Entry { index: wal.bounds().last.next(), term: Term(life.term), ..Entry::default() };
             wal.append_many(None, std::slice::from_ref(&entry)).unwrap();
             wal.sync().unwrap();
             let (bounds, state) = (wal.bounds(), wal.hard_state());
