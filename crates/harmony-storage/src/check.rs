@@ -31,7 +31,7 @@ pub struct TreeStats {
     pub tombstones: u64,
     /// Events of the history.
     pub events: u64,
-    /// Rows of replicated state that are no keys: leases, what is attached to them, alarms.
+    /// Rows of replicated state that are no keys: leases, what is attached to them, users, roles, alarms.
     pub state_rows: u64,
     /// Bytes of keys and records.
     pub live_bytes: u64,

@@ -56,6 +56,7 @@ mod snapshot;
 mod state_hash;
 mod tree;
 mod unified;
+mod verification;
 mod view;
 
 pub use check::{CheckReport, TreeStats, check, stats};
@@ -65,3 +66,4 @@ pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;
 pub use reads::{AppliedHash, RangeResult};
 pub use unified::UnifiedStorage;
+pub use verification::Verification;

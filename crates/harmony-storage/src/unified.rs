@@ -24,6 +24,7 @@ use crate::snapshot::{read, write::SnapshotStream};
 use crate::tree::meta::Progress;
 use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine};
+use crate::verification::{Verification, Verifier};
 use crate::view::{Reads, View};
 
 /// The tree's file in its directory.
@@ -50,6 +51,7 @@ pub struct UnifiedStorage {
     /// Held during I/O on purpose: the tree has a single writer.
     writer: Mutex<()>,
     durable_applied: AtomicU64,
+    verifier: Verifier,
     closed: AtomicBool,
     /// Closed with everything on disk.
     saved: AtomicBool,
@@ -112,6 +114,7 @@ impl UnifiedStorage {
             tree: ArcSwap::from_pointee(tree),
             applying: Mutex::new(()),
             writer: Mutex::new(()),
+            verifier: Verifier::default(),
             closed: AtomicBool::new(false),
             saved: AtomicBool::new(false),
         };
@@ -191,6 +194,26 @@ impl UnifiedStorage {
         }
         let progress = self.fold(&self.writer(), Durability::Visible, compact::CHECKPOINT_ROWS)?.progress;
         Ok(progress.dropped < progress.compact)
+    }
+
+    /// Reads about `pages_max` pages (of 4 KiB) of the tree's last checkpoint from the disk, around all caches, and checks
+    /// them and the records in them; goes on where the last step ended, and begins again at the end. Call it at the pace at
+    /// which the disk may be read: checkpoints wait for one step, apply and reads do not.
+    ///
+    /// Damage is no error here, but stands in the answer; it is logged when it is found. The storage goes on: it refuses what needs
+    /// the damaged page when somebody asks for it.
+    ///
+    /// # Errors
+    /// [`StorageError::Closed`]; [`StorageError::Io`].
+    pub fn verify_step(&self, pages_max: u64) -> Result<Verification, StorageError> {
+        self.check_open()?;
+        let _writing = self.writer();
+        self.verifier.step(&self.tree.load_full(), pages_max)
+    }
+
+    /// What [`UnifiedStorage::verify_step`] said last.
+    pub fn verification(&self) -> Verification {
+        self.verifier.seen()
     }
 
     /// How far the state machine is.

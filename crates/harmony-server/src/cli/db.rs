@@ -143,7 +143,7 @@ fn write_stats(out: &mut dyn Write, stats: &TreeStats) -> io::Result<()> {
     }
     writeln!(out, "  keys        {}, and {} deleted ones in the history", stats.keys, stats.tombstones)?;
     writeln!(out, "  history     {} events", stats.events)?;
-    writeln!(out, "  state       {} rows of leases and alarms", stats.state_rows)?;
+    writeln!(out, "  state       {} rows of leases, users, roles and alarms", stats.state_rows)?;
     writeln!(out, "  live bytes  {}", stats.live_bytes)?;
     writeln!(
         out,

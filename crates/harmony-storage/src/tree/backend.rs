@@ -3,21 +3,35 @@
 use std::fmt;
 use std::io;
 use std::ops::Bound;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use redb::{BackendError, StorageBackend};
 
 use super::pages::{PageDamage, PagedFile};
 
+/// The first damage that a tree met: the one that stopped it.
+pub(super) type FirstDamage = Arc<OnceLock<PageDamage>>;
+
 /// One open file, locked by whoever opened it.
 pub(super) struct FileBackend {
     pages: Arc<PagedFile>,
+    damage: FirstDamage,
 }
 
 impl FileBackend {
-    pub(super) fn new(pages: Arc<PagedFile>) -> Self {
-        Self { pages }
+    pub(super) fn new(pages: Arc<PagedFile>, damage: FirstDamage) -> Self {
+        Self { pages, damage }
     }
+}
+
+/// Reads, and remembers damage.
+pub(super) fn read(pages: &PagedFile, damage: &FirstDamage, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    pages.read(offset, out).inspect_err(|error| {
+        if let Some(found) = PageDamage::of(error) {
+            // Only the first one counts.
+            let _ = damage.set(found.clone());
+        }
+    })
 }
 
 impl fmt::Debug for FileBackend {
@@ -33,11 +47,7 @@ impl StorageBackend for FileBackend {
 
     /// Behind an error redb refuses every call that needs the file.
     fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
-        self.pages.read(offset, out).inspect_err(|error| {
-            if let Some(damage) = PageDamage::of(error) {
-                self.pages.note_damage(damage);
-            }
-        })
+        read(&self.pages, &self.damage, offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {

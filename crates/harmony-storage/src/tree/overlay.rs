@@ -8,13 +8,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{BackendError, StorageBackend};
 
-use super::pages::{HEADER_BYTES, PAGE_BYTES, PageDamage, PagedFile};
+use super::backend::{self, FirstDamage};
+use super::pages::{HEADER_BYTES, PAGE_BYTES, PagedFile};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
 /// A file that is not written to, and what was written instead.
 pub(super) struct Overlay {
     pages: Arc<PagedFile>,
+    damage: FirstDamage,
     state: Mutex<State>,
 }
 
@@ -27,9 +29,23 @@ struct State {
 }
 
 impl Overlay {
-    pub(super) fn new(pages: Arc<PagedFile>) -> Self {
+    pub(super) fn new(pages: Arc<PagedFile>, damage: FirstDamage) -> Self {
         let state = State { len: pages.len(), written: BTreeMap::new(), read: BTreeSet::new() };
-        Self { pages, state: Mutex::new(state) }
+        Self { pages, damage, state: Mutex::new(state) }
+    }
+
+    /// Shows another header than the file's, and as many pages as that tells of.
+    pub(super) fn with_header(self, header: [u8; HEADER_BYTES], pages: u64) -> Self {
+        let mut state = self.state();
+        state.len = pages * PAGE;
+        state.written.insert(0, header.to_vec());
+        drop(state);
+        self
+    }
+
+    /// How many pages of the file were read.
+    pub(super) fn count_read(&self) -> u64 {
+        self.state().read.len() as u64
     }
 
     /// The pages of the file that were read since the last call.
@@ -69,7 +85,7 @@ impl StorageBackend for OverlayBackend {
     }
 
     fn read(&self, offset: u64, mut out: &mut [u8]) -> Result<(), io::Error> {
-        let Overlay { pages, .. } = &*self.0;
+        let Overlay { pages, damage, .. } = &*self.0;
         let mut state = self.0.state();
         if state.len < offset.saturating_add(out.len() as u64) {
             return Err(io::ErrorKind::UnexpectedEof.into());
@@ -82,11 +98,7 @@ impl StorageBackend for OverlayBackend {
                 now.copy_from_slice(written);
             } else if page * PAGE < pages.len() {
                 state.read.insert(page);
-                pages.read(page * PAGE + within as u64, now).inspect_err(|error| {
-                    if let Some(damage) = PageDamage::of(error) {
-                        pages.note_damage(damage);
-                    }
-                })?;
+                backend::read(pages, damage, page * PAGE + within as u64, now)?;
             } else {
                 now.fill(0);
             }

@@ -48,7 +48,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use harmony_types::{File, StorageError};
 
@@ -121,8 +121,6 @@ pub(crate) struct PagedFile {
     header_durable: AtomicU32,
     /// Nothing is written any more.
     abandoned: AtomicBool,
-    /// The first damage that a read met.
-    damage: OnceLock<PageDamage>,
 }
 
 /// Making one, and its length.
@@ -191,7 +189,6 @@ impl PagedFile {
             header_count: AtomicU32::new(0),
             header_durable: AtomicU32::new(0),
             abandoned: AtomicBool::new(false),
-            damage: OnceLock::new(),
         }
     }
 
@@ -257,17 +254,6 @@ impl PagedFile {
             self.abandon();
         }
         result
-    }
-
-    /// Remembers damage that the tree met.
-    pub(crate) fn note_damage(&self, damage: &PageDamage) {
-        // The first one is the one that stopped the tree.
-        let _ = self.damage.set(damage.clone());
-    }
-
-    /// The first damage that the tree met.
-    pub(crate) fn damage(&self) -> Option<&PageDamage> {
-        self.damage.get()
     }
 }
 

@@ -17,13 +17,16 @@ use std::sync::Arc;
 use harmony_types::{File, FileSystem, OpenMode, StorageError};
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
-use super::backend::FileBackend;
-use super::pages::{PAGE_BYTES, PageDamage, PagedFile};
+use super::backend::{FileBackend, FirstDamage};
+use super::pages::{PAGE_BYTES, PagedFile};
 use super::{Durability, KvEngine, KvView, KvWriter, NextRow, Table, Visit};
 
+mod header;
 mod unchanged;
+mod verify;
 
 pub(crate) use unchanged::{PageCounts, Unchanged};
+pub(crate) use verify::Cursor;
 
 const LATEST: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("latest");
 const LOG: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("log");
@@ -39,6 +42,7 @@ pub(crate) struct RedbTree {
 #[derive(Clone)]
 struct TreeFile {
     pages: Arc<PagedFile>,
+    damage: FirstDamage,
     path: Arc<Path>,
 }
 
@@ -62,10 +66,10 @@ impl RedbTree {
             check_length(&pages, path, true)?;
             pages
         };
-        let file = TreeFile { pages: Arc::new(pages), path: path.into() };
+        let file = TreeFile { pages: Arc::new(pages), damage: FirstDamage::default(), path: path.into() };
         let database = Database::builder()
             .set_cache_size(cache_bytes)
-            .create_with_backend(FileBackend::new(Arc::clone(&file.pages)))
+            .create_with_backend(FileBackend::new(Arc::clone(&file.pages), Arc::clone(&file.damage)))
             .map_err(failed("open", &file))?;
         let tree = Self { database: Arc::new(database), file };
         if mode == OpenMode::CreateNew {
@@ -104,18 +108,8 @@ fn locked(fs: &dyn FileSystem, path: &Path, mode: OpenMode) -> Result<Arc<dyn Fi
 /// # Errors
 /// [`StorageError::CorruptRecord`]; [`StorageError::CrcMismatch`] for a damaged header; [`StorageError::Io`].
 fn check_length(pages: &PagedFile, path: &Path, may_write: bool) -> Result<(), StorageError> {
-    let mut header = [0; 32];
-    pages.read(0, &mut header).map_err(|error| match PageDamage::of(&error) {
-        Some(damage) => damage.to_error(path),
-        None => StorageError::io("read", path)(error),
-    })?;
-    // Of redb's file format 3, little endian: pages of a region's head, pages of a full region, full regions, and pages of
-    // the last one when it is not full. One page with the header comes before them.
-    let [region_head, region_pages, full, last] = [16, 20, 24, 28].map(|at: usize| {
-        u64::from(u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
-    });
-    let last = if last == 0 { 0 } else { region_head + last };
-    let (found, expected) = (pages.len() / PAGE_BYTES as u64, 1 + full * (region_head + region_pages) + last);
+    let header = header::read(pages, path)?;
+    let (found, expected) = (pages.len() / PAGE_BYTES as u64, header::pages_told(&header));
     if expected < found && may_write {
         let settled = pages.set_len(pages.len()).and_then(|()| pages.sync());
         return settled.map_err(StorageError::io("settle the length of", path));
@@ -135,7 +129,7 @@ fn failed<E>(action: &'static str, file: &TreeFile) -> impl FnOnce(E) -> Storage
 where
     E: std::error::Error + Display + Send + Sync + 'static,
 {
-    move |error| match file.pages.damage() {
+    move |error| match file.damage.get() {
         Some(damage) => damage.to_error(&file.path),
         None => StorageError::Tree { action, path: file.path.to_path_buf(), source: Box::new(error) },
     }

@@ -8,6 +8,7 @@ use harmony_types::{FileSystem, OpenMode, StorageError};
 use redb::{Database, DatabaseError};
 
 use super::{RedbTree, TreeFile, check_length, failed, locked};
+use crate::tree::backend::FirstDamage;
 use crate::tree::overlay::{Overlay, OverlayBackend};
 use crate::tree::pages::{PAGE_BYTES, PageDamage, PageState, PagedFile};
 
@@ -64,7 +65,7 @@ impl Unchanged {
     }
 
     fn open_pages(file: TreeFile, verify: bool) -> Result<Self, StorageError> {
-        let overlay = Arc::new(Overlay::new(Arc::clone(&file.pages)));
+        let overlay = Arc::new(Overlay::new(Arc::clone(&file.pages), Arc::clone(&file.damage)));
         let database = Database::builder()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(verify)
@@ -92,12 +93,12 @@ fn open_file(fs: &dyn FileSystem, path: &Path) -> Result<TreeFile, StorageError>
     let pages = PagedFile::open(locked(fs, path, OpenMode::Read)?, path)?;
     check_length(&pages, path, false)?;
     pages.abandon();
-    Ok(TreeFile { pages: Arc::new(pages), path: path.into() })
+    Ok(TreeFile { pages: Arc::new(pages), damage: FirstDamage::default(), path: path.into() })
 }
 
 /// Compares every page with its checksum.
 fn count_pages(file: &TreeFile, used: &BTreeSet<u64>) -> Result<PageCounts, StorageError> {
-    let TreeFile { pages, path } = file;
+    let TreeFile { pages, path, .. } = file;
     let mut counts = PageCounts { used: used.len() as u64, torn: 0 };
     let mut damage: Option<PageDamage> = None;
     let mut next = 0;
@@ -123,7 +124,7 @@ fn corrupt(file: &TreeFile, reason: &str) -> StorageError {
 /// What redb found wrong, or could not do.
 fn corrupt_or_failed(file: &TreeFile, error: DatabaseError) -> StorageError {
     match error {
-        DatabaseError::Storage(redb::StorageError::Corrupted(reason)) if file.pages.damage().is_none() => {
+        DatabaseError::Storage(redb::StorageError::Corrupted(reason)) if file.damage.get().is_none() => {
             corrupt(file, &reason)
         }
         error => failed("open", file)(error),

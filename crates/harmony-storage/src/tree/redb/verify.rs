@@ -1,0 +1,97 @@
+//! Reading what the last durable commit holds from the file, around the cache of the tree that is open on it.
+//!
+//! A second redb, which only reads, sees the file as if it had been closed after that commit. Its pages stay as they are
+//! while nobody commits. Damage that it meets stops it alone: the tree that is open goes on.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use harmony_types::StorageError;
+use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
+
+use super::{LATEST, LOG, RedbTree, STATE, TreeFile, failed, header, scan};
+use crate::tree::backend::FirstDamage;
+use crate::tree::overlay::{Overlay, OverlayBackend};
+use crate::tree::record::{EventRef, VersionRef, check_crc};
+use crate::tree::{NEXT, STOP, Table};
+
+/// Memory for the pages of one step.
+const CACHE_BYTES: usize = 8 << 20;
+
+const TABLES: [Table; 3] = [Table::State, Table::Latest, Table::Log];
+
+/// How far a pass over all tables is: a table, and the last key seen in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cursor {
+    table: usize,
+    behind: Option<Vec<u8>>,
+}
+
+/// What one step did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Step {
+    /// Where to go on; `None` at the end of all tables.
+    pub(crate) next: Option<Cursor>,
+    /// Pages that it read.
+    pub(crate) pages: u64,
+}
+
+impl RedbTree {
+    /// Reads and checks rows from `cursor` on, until some `pages_max` pages were read. Nobody may commit meanwhile.
+    ///
+    /// # Errors
+    /// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`]; the system's.
+    pub(crate) fn verify(&self, cursor: Cursor, pages_max: u64) -> Result<Step, StorageError> {
+        // With a place of its own for damage: what is met here is not what stopped the open tree.
+        let file = TreeFile { damage: FirstDamage::default(), ..self.file.clone() };
+        let found = header::read(&file.pages, &file.path)?;
+        let overlay = Overlay::new(Arc::clone(&file.pages), Arc::clone(&file.damage))
+            .with_header(header::as_closed(found), header::pages_told(&found));
+        let overlay = Arc::new(overlay);
+        let opened = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .open_read_only_with_backend(OverlayBackend(Arc::clone(&overlay)));
+        let database = match opened {
+            // Behind a repair, until the next durable commit.
+            Err(DatabaseError::RepairAborted) => return Ok(Step { next: Some(cursor), pages: 0 }),
+            opened => opened.map_err(failed("open", &file))?,
+        };
+        let transaction = database.begin_read().map_err(failed("begin a view", &file))?;
+        let Cursor { table: first, mut behind } = cursor;
+        for (number, table) in TABLES.into_iter().enumerate().skip(first) {
+            let rows = transaction.open_table(definition(table)).map_err(failed("open a table", &file))?;
+            let from = behind.take();
+            let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let mut last = None;
+            scan(&rows, (from, Bound::Unbounded), &file, &mut |key, row| {
+                check(table, key, row)?;
+                if overlay.count_read() < pages_max {
+                    return Ok(NEXT);
+                }
+                last = Some(key.to_vec());
+                Ok(STOP)
+            })?;
+            if last.is_some() {
+                let next = Some(Cursor { table: number, behind: last });
+                return Ok(Step { next, pages: overlay.count_read() });
+            }
+        }
+        Ok(Step { next: None, pages: overlay.count_read() })
+    }
+}
+
+fn definition(table: Table) -> TableDefinition<'static, &'static [u8], &'static [u8]> {
+    match table {
+        Table::Latest => LATEST,
+        Table::Log => LOG,
+        Table::State => STATE,
+    }
+}
+
+fn check(table: Table, key: &[u8], row: &[u8]) -> Result<(), StorageError> {
+    match table {
+        Table::Latest => VersionRef::decode_latest(key, row).map(drop),
+        Table::Log => EventRef::decode(key, row).map(drop),
+        Table::State => check_crc(table, key, row).map(drop),
+    }
+}
