@@ -25,7 +25,7 @@ pub struct AppliedHash {
     /// The last entry applied.
     pub index: LogIndex,
     /// Over what all entries up to there did.
-    pub hash: u64,
+    pub hash: u32,
 }
 
 impl UnifiedStorage {

@@ -61,8 +61,8 @@ struct Head {
     #[prost(message, optional, tag = "6")]
     membership: Option<MembershipRow>,
     /// The rolling hash over what each entry did.
-    #[prost(fixed64, tag = "7")]
-    state_hash: u64,
+    #[prost(fixed32, tag = "7")]
+    state_hash: u32,
 }
 
 fn frame_crc(kind: u8, payload: &[u8]) -> u32 {

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `format` | version of the whole file, u32; 3, as in the file's head, see [`super::pages`] |
 //! | `identity` | cluster id u64, member id u64 (0: none) |
-//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state`, state hash (u64 each), flags u8 (bit 0: see [`Progress::boundary_pending`]) |
+//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state` (u64 each), state hash u32, flags u8 (bit 0: see [`Progress::boundary_pending`]) |
 //! | `membership` | a [`MembershipRow`] as protobuf |
 //!
 //! Each value ends with a checksum as in [`super::record`]. `format` is read first; any other one is refused.
@@ -89,20 +89,22 @@ impl Progress {
             self.latest_bytes,
             self.log_bytes,
             self.state_bytes,
-            self.state_hash.0,
         ] {
             row.extend_from_slice(&number.to_be_bytes());
         }
+        row.extend_from_slice(&self.state_hash.0.to_be_bytes());
         row.push(u8::from(self.boundary_pending));
         put_row(writer, PROGRESS, row).map(drop)
     }
 
     pub(crate) fn read(view: &dyn KvView) -> Result<Self, StorageError> {
         let row = get_row(view, PROGRESS)?;
-        let (numbers, flags) = match row.split_last() {
-            Some((flags, numbers)) if numbers.len() == 72 && *flags <= 1 => (numbers, *flags),
-            _ => return Err(corrupt(Table::State, PROGRESS, "the row makes no sense")),
-        };
+        let parts = row.split_last().and_then(|(flags, rest)| {
+            let (numbers, hash) = rest.split_last_chunk::<4>()?;
+            (numbers.len() == 64 && *flags <= 1).then_some((numbers, u32::from_be_bytes(*hash), *flags))
+        });
+        let (numbers, hash, flags) =
+            parts.ok_or_else(|| corrupt(Table::State, PROGRESS, "the row makes no sense"))?;
         let number = |slot: usize| u64_at(numbers, slot);
         let progress = Self {
             applied: Applied { index: LogIndex(number(0)), term: Term(number(1)) },
@@ -112,7 +114,7 @@ impl Progress {
             latest_bytes: number(5),
             log_bytes: number(6),
             state_bytes: number(7),
-            state_hash: StateHash(number(8)),
+            state_hash: StateHash(hash),
             boundary_pending: flags == 1,
         };
         progress.check();
