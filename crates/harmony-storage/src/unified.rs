@@ -442,7 +442,14 @@ impl Storage for UnifiedStorage {
         }
         let _applying = self.applying();
         self.bound_memory()?;
-        self.memory.change(|batch| entries.iter().map(|entry| apply::entry(batch, entry)).collect())
+        self.memory.change(|batch| {
+            // Collecting results would not know how many there will be.
+            let mut outcomes = Vec::with_capacity(entries.len());
+            for entry in entries {
+                outcomes.push(apply::entry(batch, entry)?);
+            }
+            Ok(outcomes)
+        })
     }
 
     fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {
