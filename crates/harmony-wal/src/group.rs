@@ -3,8 +3,13 @@
 //! Whoever finds the writer gone waits, in one of two queues: those whom the flush under way will serve, and those of
 //! the next. When it ends, all of the first are woken and one of the second, who flushes for the rest of them: nobody is
 //! woken to find that it must wait again.
+//!
+//! Whoever flushes gives way first, for moments, to those whom the last flush let go: they most often come back with
+//! more, and two groups that take turns would share a disk that one group could have alone. A thread that syncs alone
+//! never gives way.
 
 use std::sync::{Condvar, MutexGuard, PoisonError};
+use std::thread;
 
 use harmony_types::{LogIndex, Term, WalError, WalOffset};
 
@@ -17,6 +22,9 @@ const PIECE_BYTES: usize = 128 << 10;
 /// Past so many bytes, it waits for its turn: memory stays bounded.
 const PENDING_BYTES_MAX: usize = 4 << 20;
 
+/// How often a flush gives way to threads that are expected: some 20 us, if they do not come.
+const YIELDS_MAX: usize = 64;
+
 /// The two queues; a flush serves the one of its parity.
 #[derive(Default)]
 pub(crate) struct Queues([Condvar; 2]);
@@ -26,8 +34,10 @@ pub(crate) struct Queues([Condvar; 2]);
 pub(crate) struct Turns {
     /// Flushes begun so far.
     flushes: usize,
-    /// How far the sync under way goes.
+    /// How far the sync under way goes; to the end of all, as long as it gives way.
     syncing: Option<WalOffset>,
+    /// Threads that the last sync let go or left waiting.
+    expected: usize,
     /// Threads in each queue.
     waiting: [usize; 2],
 }
@@ -74,10 +84,14 @@ impl FileWal {
         sync: bool,
     ) -> (MutexGuard<'a, State>, Result<(), WalError>) {
         let mut writer = state.writer.take().expect("the caller saw it");
+        state.turns.flushes = state.turns.flushes.wrapping_add(1);
+        if sync {
+            state.turns.syncing = Some(WalOffset(u64::MAX));
+            state = self.gather(state);
+        }
         let spare = std::mem::take(&mut state.spare);
         let mut batch = std::mem::replace(&mut state.encoder.pending, spare);
         let upto = state.encoder.end();
-        state.turns.flushes = state.turns.flushes.wrapping_add(1);
         state.turns.syncing = sync.then_some(upto);
         drop(state);
 
@@ -88,6 +102,9 @@ impl FileWal {
         state.spare = batch;
         state.writer = Some(writer);
         state.turns.syncing = None;
+        if sync {
+            state.turns.expected = 1 + state.turns.waiting.iter().sum::<usize>();
+        }
         let result = match result {
             Ok(made) => {
                 state.segments.extend(made);
@@ -105,6 +122,20 @@ impl FileWal {
         };
         self.wake(&state);
         (state, result)
+    }
+
+    /// Gives way until as many threads wait for this flush as took part lately.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        for _ in 0..YIELDS_MAX {
+            let (served, _) = state.turns.queues();
+            if state.turns.expected <= 1 + state.turns.waiting[served] {
+                break;
+            }
+            drop(state);
+            thread::yield_now();
+            state = self.state();
+        }
+        state
     }
 
     /// Returns when everything before `target` is durable: by this thread's sync, or by another's.
