@@ -35,6 +35,9 @@ pub(crate) fn entries(
             return Err(WalError::InvalidIndex { index, bounds, reason });
         }
     }
+    if range.start.next() == range.end && state.cache.get(range.start).is_none() {
+        return one(state, range.start).map(|entry| vec![entry]);
+    }
     let mut bytes = 0;
     let mut plan = Vec::new();
     let mut cached = Vec::new();
@@ -55,10 +58,20 @@ pub(crate) fn entries(
     drop(state);
     let mut entries = Vec::with_capacity(plan.len() + cached.len());
     for span in spans {
-        span.read(&mut entries)?;
+        span.read(&mut |entry| entries.push(entry))?;
     }
     entries.append(&mut cached);
     Ok(entries)
+}
+
+/// One entry that is not in the cache, without the lists that many take.
+fn one(state: MutexGuard<'_, State>, index: LogIndex) -> Result<Entry, WalError> {
+    let slot = state.index.slot(index).expect("within the bounds");
+    let segment = state.segments[&slot.offset.segment()].clone();
+    drop(state);
+    let mut found = None;
+    Span { segment, slots: &[(index, slot)] }.read(&mut |entry| found = Some(entry))?;
+    Ok(found.expect("a span hands over all its entries"))
 }
 
 /// Entries of one segment that one read fetches.
@@ -88,13 +101,13 @@ fn spans<'a>(plan: &'a [(LogIndex, Slot)], segment: impl Fn(u32) -> SegmentFile)
 }
 
 impl Span<'_> {
-    fn read(&self, entries: &mut Vec<Entry>) -> Result<(), WalError> {
+    fn read(&self, take: &mut dyn FnMut(Entry)) -> Result<(), WalError> {
         let (_, first) = &self.slots[0];
         let (_, last) = &self.slots[self.slots.len() - 1];
         let start = u64::from(first.offset.byte());
         let mut bytes = vec![0; usize::try_from(frame_end(last) - start).expect("a span fits in memory")];
         let path = &self.segment.path;
-        self.segment.file.read_at(&mut bytes, start).map_err(WalError::io("read", path))?;
+        self.segment.file.read_at(&mut bytes, start).map_err(WalError::io("read", &**path))?;
         let place = |slot: &Slot| {
             let at = usize::try_from(u64::from(slot.offset.byte()) - start).expect("within the span");
             at..at + HEADER_BYTES + slot.payload_bytes as usize
@@ -111,8 +124,8 @@ impl Span<'_> {
             let entry = (header.index == *index && header.kind == Kind::Record(RecordType::Entry).to_u8())
                 .then(|| record::decode_entry(header.index, header.term, &bytes, payload))
                 .flatten();
-            entries.push(entry.ok_or_else(|| WalError::CorruptRecord {
-                path: path.clone(),
+            take(entry.ok_or_else(|| WalError::CorruptRecord {
+                path: path.to_path_buf(),
                 offset: u64::from(slot.offset.byte()),
                 index: index.prev(),
                 reason: "another record stands where the entry was written".to_owned(),
@@ -156,14 +169,14 @@ pub(crate) fn record(wal: &FileWal, offset: WalOffset) -> Result<WalRecord, WalE
     drop(state);
     let mut bytes = [0; HEADER_BYTES];
     let at = u64::from(offset.byte());
-    segment.file.read_at(&mut bytes, at).map_err(WalError::io("read", &segment.path))?;
+    segment.file.read_at(&mut bytes, at).map_err(WalError::io("read", &*segment.path))?;
     let header = Header::decode(&bytes);
     if header.plausible() && at + header.frame_bytes() as u64 <= segment.bytes {
         let mut payload = vec![0; header.payload_bytes()];
         segment
             .file
             .read_at(&mut payload, at + HEADER_BYTES as u64)
-            .map_err(WalError::io("read", &segment.path))?;
+            .map_err(WalError::io("read", &*segment.path))?;
         if frame::checksum(offset, &bytes, &payload) == header.crc {
             return wal_record(&header, Bytes::from(payload)).ok_or(not_found);
         }
@@ -209,7 +222,7 @@ fn walk(
     upto: u32,
     visit: &mut dyn FnMut(WalOffset, &Header, &[u8]) -> bool,
 ) -> Result<(), WalError> {
-    let mut reader = SegmentReader::new(segment.file.clone(), segment.path.clone(), sequence)?;
+    let mut reader = SegmentReader::new(segment.file.clone(), segment.path.to_path_buf(), sequence)?;
     let mut at = u32::try_from(HEAD_BYTES).expect("a small constant");
     let mut chain = frame::word(reader.window(u64::from(at), HEADER_BYTES + 4)?, HEADER_BYTES);
     let mut index = LogIndex::ZERO;
@@ -232,7 +245,7 @@ fn walk(
 
 fn damage(reader: &mut SegmentReader, segment: &SegmentFile, at: WalOffset, index: LogIndex) -> WalError {
     let corrupt = |reason: &str| WalError::CorruptRecord {
-        path: segment.path.clone(),
+        path: segment.path.to_path_buf(),
         offset: u64::from(at.byte()),
         index,
         reason: reason.to_owned(),
@@ -247,7 +260,7 @@ fn damage(reader: &mut SegmentReader, segment: &SegmentFile, at: WalOffset, inde
     }
     match reader.payload(at.byte(), &header) {
         Ok(payload) => WalError::CrcMismatch {
-            path: segment.path.clone(),
+            path: segment.path.to_path_buf(),
             offset: u64::from(at.byte()),
             index,
             expected: frame::checksum(at, &bytes, payload),

@@ -118,7 +118,7 @@ impl Work {
             match ready.iter().max_by_key(|spare| spare.filled) {
                 _ if !self.spares.is_wanted() => {}
                 Some(spare) if spare.filled < self.spares.segment_bytes => {
-                    return Some(Task::Fill(spare.segment.path.clone(), spare.filled));
+                    return Some(Task::Fill(spare.segment.path.to_path_buf(), spare.filled));
                 }
                 None if self.makes_new && self.has_room() => return Some(Task::Make),
                 _ => {}
@@ -147,7 +147,7 @@ impl Work {
             fs.remove_file(&path)?;
             return Err(error);
         }
-        self.spares.add(SegmentFile { file, path, bytes: *segment_bytes });
+        self.spares.add(SegmentFile { file, path: path.into(), bytes: *segment_bytes });
         Ok(())
     }
 
@@ -167,14 +167,14 @@ impl Work {
         {
             // Held while writing: whoever takes the spare must find its bytes at rest. It waits for one piece at most.
             let ready = self.spares.ready();
-            if !ready.iter().any(|spare| spare.segment.path == *path) {
+            if !ready.iter().any(|spare| *spare.segment.path == **path) {
                 return Ok(());
             }
             file.write_at(piece, filled)?;
         }
         file.sync_data()?;
         let mut ready = self.spares.ready();
-        if let Some(spare) = ready.iter_mut().find(|spare| spare.segment.path == *path) {
+        if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == **path) {
             spare.filled = filled + bytes;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Makes segments: space first, then the opening, then the name.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use harmony_types::{File, FileSystem, OpenMode, WalError};
@@ -11,7 +11,7 @@ use crate::segment::Head;
 #[derive(Clone)]
 pub(crate) struct SegmentFile {
     pub(crate) file: Arc<dyn File>,
-    pub(crate) path: PathBuf,
+    pub(crate) path: Arc<Path>,
     /// Its length, which is also what it may hold.
     pub(crate) bytes: u64,
 }
@@ -29,7 +29,7 @@ pub(crate) fn create(
     let path = head.name().unfinished_path(dir);
     let file = fs.open(&path, OpenMode::CreateNew).map_err(WalError::io("create", &path))?;
     file.allocate(bytes).map_err(WalError::io("reserve space for", &path))?;
-    open_with(fs, dir, head, opening, SegmentFile { file, path, bytes })
+    open_with(fs, dir, head, opening, SegmentFile { file, path: path.into(), bytes })
 }
 
 /// As [`create`], in a file that reads as zeros, durably, and is large enough.
@@ -42,11 +42,11 @@ pub(crate) fn open_with(
 ) -> Result<SegmentFile, WalError> {
     let SegmentFile { file, path: unfinished, bytes } = blank;
     let path = head.name().path(dir);
-    file.write_at(opening, 0).map_err(WalError::io("write", &unfinished))?;
-    file.sync_all().map_err(WalError::io("sync", &unfinished))?;
-    fs.rename(&unfinished, &path).map_err(WalError::io("rename", &unfinished))?;
+    file.write_at(opening, 0).map_err(WalError::io("write", &*unfinished))?;
+    file.sync_all().map_err(WalError::io("sync", &*unfinished))?;
+    fs.rename(&unfinished, &path).map_err(WalError::io("rename", &*unfinished))?;
     fs.sync_dir(dir).map_err(WalError::io("sync", dir))?;
-    Ok(SegmentFile { file, path, bytes })
+    Ok(SegmentFile { file, path: path.into(), bytes })
 }
 
 /// Whether a file name is that of a segment whose making was cut short.

@@ -103,12 +103,12 @@ impl Spares {
             match name.filter(|_| fits && usable && kept.len() < wanted) {
                 Some(name) => {
                     let spare = self.dir.join(format!("{:016x}.free", name.sequence));
-                    self.fs.rename(&segment.path, &spare).map_err(WalError::io("rename", &segment.path))?;
+                    self.fs.rename(&segment.path, &spare).map_err(WalError::io("rename", &*segment.path))?;
                     kept.push(spare);
                 }
                 None => {
                     let path = &segment.path;
-                    self.fs.remove_file(path).map_err(WalError::io("remove", path))?;
+                    self.fs.remove_file(path).map_err(WalError::io("remove", &**path))?;
                 }
             }
         }
@@ -133,7 +133,7 @@ impl Spares {
             Ok(Some(file))
         });
         match blank {
-            Ok(Some(file)) => self.add(SegmentFile { file, path, bytes: self.segment_bytes }),
+            Ok(Some(file)) => self.add(SegmentFile { file, path: path.into(), bytes: self.segment_bytes }),
             Ok(None) => self.discard(&path),
             Err(error) => {
                 tracing::warn!(file = %path.display(), %error, "cannot use a released segment again");
@@ -168,7 +168,7 @@ impl Spares {
     /// Takes back a spare, unless it is in use by now.
     pub(crate) fn give_up(&self, path: &Path) {
         let mut ready = self.ready();
-        let Some(slot) = ready.iter().position(|spare| spare.segment.path == path) else { return };
+        let Some(slot) = ready.iter().position(|spare| *spare.segment.path == *path) else { return };
         ready.swap_remove(slot);
         drop(ready);
         self.discard(path);

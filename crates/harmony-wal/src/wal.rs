@@ -168,7 +168,7 @@ impl State {
             let last = found.name.sequence == scan.end.segment();
             let mode = if last { OpenMode::ReadWrite } else { OpenMode::Read };
             let file = fs.open(&found.path, mode).map_err(WalError::io("open", &found.path))?;
-            let segment = SegmentFile { file, path: found.path.clone(), bytes: found.file_bytes };
+            let segment = SegmentFile { file, path: found.path.as_path().into(), bytes: found.file_bytes };
             segments.insert(found.name.sequence, segment);
         }
         let open = segments[&scan.end.segment()].clone();

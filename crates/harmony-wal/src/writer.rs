@@ -67,7 +67,7 @@ impl Writer {
                 made.push((piece.at.segment(), self.open.clone()));
                 (bytes, at) = (records, u64::from(OPENING_BYTES));
             }
-            self.open.file.write_at(bytes, at).map_err(WalError::io("write", &self.open.path))?;
+            self.open.file.write_at(bytes, at).map_err(WalError::io("write", &*self.open.path))?;
         }
         if self.open.bytes / SEGMENT_SHARE < u64::from(end.byte()) {
             self.spares.want();
@@ -80,7 +80,7 @@ impl Writer {
     }
 
     fn sync(&self) -> Result<(), WalError> {
-        self.open.file.sync_data().map_err(WalError::io("sync", &self.open.path))
+        self.open.file.sync_data().map_err(WalError::io("sync", &*self.open.path))
     }
 
     /// Writes zeros behind `end`, where a group of `group` bytes ends, when it ran into space that is not settled. The
@@ -95,7 +95,7 @@ impl Writer {
             return Ok(());
         }
         let zeros = &ZEROS[..usize::try_from(ahead).expect("bounded by a constant")];
-        self.open.file.write_at(zeros, end).map_err(WalError::io("write", &self.open.path))
+        self.open.file.write_at(zeros, end).map_err(WalError::io("write", &*self.open.path))
     }
 
     /// Goes over to the next segment. The order is what recovery relies on: what is in the old segment is durable before
@@ -108,7 +108,7 @@ impl Writer {
             None => (preallocate::create(fs, dir, head, opening, fresh.file_bytes)?, 0),
         };
         let seal_at = u64::from(fresh.seal_at.byte());
-        self.open.file.write_at(&fresh.seal, seal_at).map_err(WalError::io("seal", &self.open.path))?;
+        self.open.file.write_at(&fresh.seal, seal_at).map_err(WalError::io("seal", &*self.open.path))?;
         self.sync()?;
         self.open = next;
         self.settled = settled;

@@ -198,7 +198,7 @@ fn reads_take_what_they_return() {
     let mut log = Log::new(8 << 20);
     log.append(50, 100, true);
     for (first, entries, allocations) in
-        [(6_900, 1, 2), (6_900, 100, 7), (100, 1, 6), (100, 100, 11), (100, 1_000, 14)]
+        [(6_900, 1, 2), (6_900, 100, 7), (100, 1, 3), (100, 100, 10), (100, 1_000, 13)]
     {
         let counts = log.read(first, entries);
         assert!(counts.allocations <= allocations, "{entries} entries from {first}: {counts:?}");
