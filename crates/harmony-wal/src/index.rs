@@ -9,6 +9,9 @@ use crate::blocks::Blocks;
 /// Entries that share one block of memory, 48 KiB.
 const BLOCK_ENTRIES: usize = 4096;
 
+/// No entry, boundary or snapshot has this index or a larger one: the place behind the last entry has a number, too.
+pub(crate) const INDEX_END: LogIndex = LogIndex(u64::MAX);
+
 /// Where an entry's frame stands and how long its payload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Slot {
@@ -90,6 +93,8 @@ impl Index {
     pub(crate) fn check_entry(&self, index: LogIndex, term: Term) -> Result<(), WalError> {
         let reason = if index <= self.boundary {
             "an entry at or below the boundary cannot be replaced"
+        } else if index == INDEX_END {
+            "it is the largest number, and the place behind the last entry needs one"
         } else if self.last().next() < index {
             "an entry there would leave a gap"
         } else if self.term(index.prev()).is_some_and(|before| term < before) {

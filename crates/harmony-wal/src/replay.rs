@@ -4,7 +4,7 @@ use harmony_types::{EntryType, HardState, RecordType, WalError, WalOffset};
 
 use crate::ahead::Note;
 use crate::frame::{Header, Kind};
-use crate::index::{Index, Slot};
+use crate::index::{INDEX_END, Index, Slot};
 use crate::record;
 use crate::recovery::{Found, corrupt};
 use crate::segment::{HEAD_BYTES, Head};
@@ -53,6 +53,9 @@ impl Replay {
                 let vote = note.start.get(..bytes).unwrap_or_default();
                 self.state = record::decode_state(header.index, header.term, vote)
                     .ok_or_else(|| format!("a hard state of {bytes} bytes"))?;
+            }
+            RecordType::Snapshot if header.index == INDEX_END => {
+                return Err("a snapshot at the largest number of all".to_owned());
             }
             RecordType::Snapshot => self.index.snapshot(header.index, header.term),
             RecordType::Truncate => self.index.truncate(header.index, header.term),

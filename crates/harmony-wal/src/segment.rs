@@ -31,6 +31,7 @@ use harmony_types::config::Identity;
 use harmony_types::{HardState, LogIndex, NodeId, RecordType, Term, WalError, WalOffset};
 
 use crate::frame::{self, Kind, Meta, long, word};
+use crate::index::INDEX_END;
 use crate::record;
 
 /// The newest format that this release writes and reads.
@@ -126,6 +127,9 @@ impl Head {
             boundary: LogIndex(long(bytes, 48)),
             boundary_term: Term(long(bytes, 56)),
         };
+        if head.boundary == INDEX_END {
+            return Err(corrupt("boundary out of range"));
+        }
         if head.name() != name {
             return Err(corrupt(&format!("the file is segment {}: it was renamed or copied", head.name())));
         }

@@ -14,7 +14,7 @@ use harmony_types::{
 use crate::cache::Cache;
 use crate::frame::{Kind, Meta};
 use crate::group::{Queues, Turns};
-use crate::index::{Index, Slot};
+use crate::index::{INDEX_END, Index, Slot};
 use crate::pending::{Context, Encoder, Pending, Start};
 use crate::preallocate::SegmentFile;
 use crate::record::{self, VOTE_BYTES};
@@ -308,6 +308,11 @@ impl Wal for FileWal {
                 if index < bounds.boundary || (index == bounds.boundary && term != bounds.boundary_term) {
                     return Err(state.invalid(index, "a snapshot below the boundary, or other than it"));
                 }
+                if index == INDEX_END {
+                    return Err(
+                        state.invalid(index, "a snapshot at the largest number leaves none for an entry")
+                    );
+                }
                 self.check_room(&state, [0, 0].into_iter())?;
                 state.push_snapshot(index, term)
             }
@@ -456,6 +461,9 @@ fn check_entries(state: &State, entries: &[Entry]) -> Result<(), WalError> {
     for pair in entries.windows(2) {
         if pair[0].index.next() != pair[1].index {
             return Err(state.invalid(pair[1].index, "the entries of a group must follow each other"));
+        }
+        if pair[1].index == INDEX_END {
+            return Err(state.invalid(pair[1].index, "the place behind the last entry needs a number, too"));
         }
         if pair[1].term < pair[0].term {
             return Err(state.invalid(pair[1].index, "its term is below that of the entry before it"));

@@ -151,6 +151,27 @@ fn a_replaced_or_truncated_suffix_never_comes_back() {
     assert_eq!(all(&open(&disk)), expected[..61], "not synced, and dropped");
 }
 
+/// The place behind the last entry needs a number, too.
+#[test]
+fn the_largest_index_is_no_place_for_an_entry() {
+    let disk = MemoryFileSystem::new();
+    let wal = open(&disk);
+    let snapshot = |index| {
+        let (index, data) = (LogIndex(index), Bytes::new());
+        wal.append(WalRecord { record_type: RecordType::Snapshot, index, term: Term(1), data, crc: 0 })
+    };
+    assert!(matches!(snapshot(u64::MAX), Err(WalError::InvalidIndex { .. })));
+    snapshot(u64::MAX - 2).unwrap();
+    let (last, beyond) = (entry(u64::MAX - 1, 1, b"last"), entry(u64::MAX, 1, b"beyond"));
+    for group in [vec![beyond.clone()], vec![last.clone(), beyond.clone()]] {
+        assert!(matches!(wal.append_many(None, &group), Err(WalError::InvalidIndex { .. })), "{group:?}");
+    }
+    wal.append_many(None, std::slice::from_ref(&last)).unwrap();
+    assert!(matches!(wal.append_many(None, &[beyond]), Err(WalError::InvalidIndex { .. })));
+    wal.close().unwrap();
+    assert_eq!(all(&open(&disk)), [last]);
+}
+
 #[test]
 fn entries_out_of_place_leave_the_log_as_it_was() {
     let disk = MemoryFileSystem::new();
