@@ -109,7 +109,7 @@ impl Api {
     }
 
     /// Runs work that may take long off the network thread.
-    async fn blocking<T: Send + 'static>(
+    pub(crate) async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&UnifiedStorage) -> T + Send + 'static,
     ) -> Result<T, ApiError> {

@@ -3,6 +3,7 @@
 mod data_dir;
 mod listen;
 mod refusal;
+mod verify;
 
 use std::io;
 use std::net::SocketAddr;
@@ -179,6 +180,7 @@ impl Server {
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&counters)));
         let routes = Routes::new(&api, http::router(Shared { api: Arc::clone(&api), metrics }), counters);
         let mut tasks = api.tasks();
+        tasks.push(Box::pin(verify::run(Arc::clone(&api))));
         tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));
         let network = match Network::start(listeners, tasks, routes, DRAIN) {
             Ok(network) => network,

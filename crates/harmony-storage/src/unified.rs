@@ -198,7 +198,8 @@ impl UnifiedStorage {
 
     /// Reads about `pages_max` pages (of 4 KiB) of the tree's last checkpoint from the disk, around all caches, and checks
     /// them and the records in them; goes on where the last step ended, and begins again at the end. Call it at the pace at
-    /// which the disk may be read: checkpoints wait for one step, apply and reads do not.
+    /// which the disk may be read: a checkpoint waits for one step, apply and reads do not. While a checkpoint runs, it does
+    /// nothing.
     ///
     /// Damage is no error here, but stands in the answer; it is logged when it is found. The storage goes on: it refuses what needs
     /// the damaged page when somebody asks for it.
@@ -207,7 +208,11 @@ impl UnifiedStorage {
     /// [`StorageError::Closed`]; [`StorageError::Io`].
     pub fn verify_step(&self, pages_max: u64) -> Result<Verification, StorageError> {
         self.check_open()?;
-        let _writing = self.writer();
+        let _writing = match self.writer.try_lock() {
+            Ok(writing) => writing,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(self.verification()),
+        };
         self.verifier.step(&self.tree.load_full(), pages_max)
     }
 

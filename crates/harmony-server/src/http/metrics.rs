@@ -127,6 +127,10 @@ impl Collector for Server {
         gauge(encoder, "etcd_debugging_mvcc_current_revision", "Newest revision", revision)?;
         let compacted = storage.compact_revision().as_i64().unsigned_abs();
         gauge(encoder, "etcd_debugging_mvcc_compact_revision", "Compact revision", compacted)?;
+        let verified = storage.verification();
+        counter(encoder, "harmony_db_verify_passes", "Times that the whole tree was read", verified.passes)?;
+        let damaged = u64::from(verified.damage.is_some());
+        gauge(encoder, "harmony_db_damaged", "1 when the last one met damage", damaged)?;
         self.syncs(encoder)?;
         self.labelled(encoder)
     }

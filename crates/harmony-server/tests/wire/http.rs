@@ -57,6 +57,7 @@ async fn metrics_have_etcds_names() {
         "etcd_server_has_leader 1",
         "etcd_server_is_leader 1",
         "etcd_server_quota_backend_bytes 2147483648",
+        "harmony_db_damaged 0",
         "grpc_server_started_total{grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"Put\"} 2",
         "grpc_server_handled_total{grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"Put\",grpc_code=\"OK\"} 1",
         "grpc_server_handled_total{grpc_type=\"unary\",grpc_service=\"etcdserverpb.KV\",grpc_method=\"Put\",grpc_code=\"InvalidArgument\"} 1",
@@ -71,6 +72,7 @@ async fn metrics_have_etcds_names() {
         "etcd_server_proposals_failed_total ",
         "etcd_mvcc_db_total_size_in_bytes ",
         "etcd_mvcc_db_total_size_in_use_in_bytes ",
+        "harmony_db_verify_passes_total ",
         "etcd_disk_wal_fsync_duration_seconds_bucket{le=\"+Inf\"} ",
         "etcd_disk_wal_fsync_duration_seconds_count ",
         "process_resident_memory_bytes ",
@@ -80,6 +82,19 @@ async fn metrics_have_etcds_names() {
         "process_cpu_seconds_total ",
     ] {
         assert!(text.lines().any(|found| found.starts_with(name)), "{name} is not in\n{text}");
+    }
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn the_tree_is_verified_in_the_background() {
+    let served = Served::start("").await;
+    loop {
+        let (_, text) = request(&served, "GET", "/metrics").await;
+        if text.lines().any(|line| line == "harmony_db_verify_passes_total 1") {
+            assert!(text.lines().any(|line| line == "harmony_db_damaged 0"), "{text}");
+            break;
+        }
     }
     served.stop().await;
 }

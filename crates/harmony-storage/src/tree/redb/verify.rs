@@ -56,6 +56,8 @@ impl RedbTree {
             Err(DatabaseError::RepairAborted) => return Ok(Step { next: Some(cursor), pages: 0 }),
             opened => opened.map_err(failed("open", &file))?,
         };
+        // The list of free pages, which redb reads whenever it opens: not a part of the pass.
+        overlay.take_read();
         let transaction = database.begin_read().map_err(failed("begin a view", &file))?;
         let Cursor { table: first, mut behind } = cursor;
         for (number, table) in TABLES.into_iter().enumerate().skip(first) {
