@@ -96,8 +96,9 @@ pub enum ServeError {
     },
     /// Bytes on the disk are not those that were written, or files are missing.
     #[error(
-        "the data of this member is damaged and was left as it is: {source}; start it with a copy of data directory {path} \
-         from before the damage"
+        "the data of this member is damaged and was left as it is: {source}; if it is the only member, start it with a \
+         copy of data directory {path} from before the damage; in a cluster an older copy is not safe: see \
+         docs/operations.md"
     )]
     Damaged {
         /// The data directory.

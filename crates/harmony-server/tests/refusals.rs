@@ -114,7 +114,8 @@ fn flip(path: &Path, at: usize) {
     fs::write(path, bytes).unwrap();
 }
 
-const COPY: &str = "start it with a copy of data directory harmony.data from before the damage";
+const COPY: &str = "if it is the only member, start it with a copy of data directory harmony.data from before the damage; in a \
+     cluster an older copy is not safe: see docs/operations.md";
 
 #[test]
 fn a_torn_last_frame_is_cut_and_kept_aside() {

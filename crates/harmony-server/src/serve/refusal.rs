@@ -102,7 +102,8 @@ mod tests {
         assert_eq!(
             missing,
             "the data of this member is damaged and was left as it is: /d/member/wal: segment 2 is missing: the log would \
-             have a hole behind index 7; start it with a copy of data directory /d from before the damage"
+             have a hole behind index 7; if it is the only member, start it with a copy of data directory /d from before the \
+             damage; in a cluster an older copy is not safe: see docs/operations.md"
         );
         let source = "Not a redb database".into();
         let tree = refused(StorageError::Tree { action: "open", path: "/d/x".into(), source });
