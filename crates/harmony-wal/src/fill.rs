@@ -134,6 +134,11 @@ impl Work {
 
     fn make(&mut self) -> io::Result<()> {
         let Spares { fs, dir, segment_bytes, .. } = &*self.spares;
+        let _changing = self.spares.changing();
+        // While this thread waited, the log may have been closed, or released segments may have come.
+        if self.spares.is_closed() || !self.spares.ready().is_empty() {
+            return Ok(());
+        }
         // Beyond the sequence numbers of segments, after which released ones are named.
         let path = loop {
             self.made += 1;
@@ -296,6 +301,34 @@ mod tests {
         assert_eq!(disk.call_counts(), calls);
         let held = next.entries(LogIndex(1)..LogIndex(16), u64::MAX).unwrap();
         assert!(held.iter().all(|entry| entry.data == vec![7; 100_000]));
+    }
+
+    #[test]
+    fn closing_waits_for_a_spare_in_the_making() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, None);
+        append(&wal, 3);
+        let hold = disk.hold([CallKind::Allocate]);
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        hold.wait_for(1);
+        thread::scope(|scope| {
+            let close = scope.spawn(|| {
+                wal.close().unwrap();
+                disk.call_counts()
+            });
+            // A close that does not wait has every chance to end before the call goes on.
+            for _ in 0..10_000 {
+                if close.is_finished() {
+                    break;
+                }
+                thread::yield_now();
+            }
+            drop(hold);
+            let calls = close.join().unwrap();
+            clock.stop();
+            drop(filler);
+            assert_eq!(disk.call_counts(), calls);
+        });
     }
 
     #[test]

@@ -197,10 +197,23 @@ impl FileWal {
         }
     }
 
-    /// Appends a note of the log to itself and syncs. Not held back by a quota or a full disk: it is what frees space.
+    /// Waits until no thread writes, whatever became of the log.
+    pub(crate) fn wait_for_writer<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        while state.writer.is_none() {
+            state = self.wait(state, None);
+        }
+        state
+    }
+
+    /// Appends a note of the log to itself and syncs. Not held back by a quota: it is what frees space. Each segment has
+    /// room for one; the next may need a segment, and then a disk that has none leaves the log as it was.
     pub(crate) fn push_release(&self, oldest: u32) -> Result<(), WalError> {
         let mut state = self.state();
         state.check_writable()?;
+        let needed = state.encoder.new_segment_bytes_for_note();
+        if needed != 0 {
+            self.check_disk(&state, needed)?;
+        }
         let oldest = oldest.max(state.encoder.oldest);
         state.encoder.oldest = oldest;
         state.push(Kind::Release, LogIndex(u64::from(oldest)), Term(0), &[], &[]);
@@ -213,5 +226,47 @@ impl FileWal {
         let mut state = self.state();
         state.poisoned = Some(error.to_string());
         self.wake(&state);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::thread;
+
+    use harmony_types::config::WalConfig;
+    use harmony_types::fake::fs::{CallKind, MemoryFileSystem};
+    use harmony_types::{Entry, Wal};
+
+    use super::*;
+
+    fn open(disk: &MemoryFileSystem) -> Result<FileWal, WalError> {
+        FileWal::open(Arc::new(disk.clone()), Path::new("/wal"), WalConfig::default())
+    }
+
+    /// Another process may have the directory once a log is closed: what a thread still writes must be over by then.
+    #[test]
+    fn closing_a_poisoned_log_waits_for_the_write_under_way() {
+        let disk = MemoryFileSystem::new();
+        let wal = open(&disk).unwrap();
+        let hold = disk.hold([CallKind::Write]);
+        thread::scope(|scope| {
+            let entry = Entry { term: Term(1), index: LogIndex(1), ..Entry::default() };
+            wal.append_many(None, &[entry]).unwrap();
+            let sync = scope.spawn(|| wal.sync());
+            hold.wait_for(1);
+            wal.poison(&WalError::Closed);
+            let close = scope.spawn(|| wal.close());
+            while !close.is_finished() && wal.state().turns.waiting.iter().sum::<usize>() == 0 {
+                thread::yield_now();
+            }
+            let other = open(&disk).map(drop);
+            assert!(matches!(other, Err(WalError::Locked { .. })), "{other:?}");
+            drop(hold);
+            sync.join().unwrap().unwrap();
+            assert!(matches!(close.join().unwrap(), Err(WalError::Poisoned { .. })));
+        });
+        open(&disk).map(drop).unwrap();
     }
 }

@@ -112,6 +112,12 @@ impl Encoder {
         added
     }
 
+    /// As [`Encoder::new_segment_bytes`], for one note that releases older segments.
+    pub(crate) fn new_segment_bytes_for_note(&self) -> u64 {
+        let fits = u64::from(self.at.byte()) + RESERVED_BYTES <= self.file_bytes;
+        if fits { 0 } else { self.next_file_bytes(FRAME_BYTES_MIN as u64) }
+    }
+
     /// Encodes one frame. Returns where it stands.
     pub(crate) fn push(&mut self, meta: &Meta, prefix: &[u8], data: &[u8], context: &Context) -> WalOffset {
         let bytes = frame::frame_bytes(prefix.len() + data.len()) as u64;

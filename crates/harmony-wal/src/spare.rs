@@ -34,7 +34,7 @@ pub(crate) struct Spares {
     wanted: AtomicBool,
     /// The directory may be another process's: nothing is touched any more. Set with `ready` held.
     closed: AtomicBool,
-    /// Held by whoever renames or empties files, so that closing can wait for it.
+    /// Held by whoever makes, renames or empties files, so that closing can wait for it.
     changing: Mutex<()>,
     /// Spares came, or one is wanted, or whoever fills them is to stop.
     changed: Condvar,
@@ -90,7 +90,7 @@ impl Spares {
     /// # Errors
     /// [`WalError::Closed`] leaves the files to the next open.
     pub(crate) fn recycle(&self, released: Vec<SegmentFile>, room: u64) -> Result<(), WalError> {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing();
         if self.is_closed() {
             return Err(WalError::Closed);
         }
@@ -153,7 +153,7 @@ impl Spares {
 
     /// Forgets all spares, once nobody changes their files. Whoever fills them ends.
     pub(crate) fn close(&self) {
-        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let _changing = self.changing();
         let mut ready = self.ready();
         self.closed.store(true, Ordering::Release);
         ready.clear();
@@ -167,6 +167,7 @@ impl Spares {
 
     /// Takes back a spare, unless it is in use by now.
     pub(crate) fn give_up(&self, path: &Path) {
+        let _changing = self.changing();
         let mut ready = self.ready();
         let Some(slot) = ready.iter().position(|spare| *spare.segment.path == *path) else { return };
         ready.swap_remove(slot);
@@ -195,6 +196,11 @@ impl Spares {
     pub(crate) fn wake(&self) {
         let _ready = self.ready();
         self.changed.notify_all();
+    }
+
+    /// Held while files of the directory are made or change their names. Before `ready`, if both.
+    pub(crate) fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn discard(&self, path: &Path) {

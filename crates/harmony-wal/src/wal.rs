@@ -142,6 +142,11 @@ impl FileWal {
             }
             _ => {}
         }
+        self.check_disk(state, added)
+    }
+
+    /// Refuses new segments of `added` bytes that the disk has no room for.
+    pub(crate) fn check_disk(&self, state: &State, added: u64) -> Result<(), WalError> {
         let needed = (state.planned_bytes() + added).saturating_sub(self.spares.bytes());
         if needed == 0 {
             return Ok(());
@@ -431,7 +436,8 @@ impl Wal for FileWal {
         state.closed = true;
         let target = state.encoder.end();
         let (state, result) = self.sync_to(state, target);
-        drop(state);
+        // A poisoned log did not wait for the write under way, which must not hit another process's log.
+        drop(self.wait_for_writer(state));
         self.spares.close();
         self.state().lock = None;
         result

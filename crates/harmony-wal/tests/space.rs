@@ -207,6 +207,40 @@ fn a_full_disk_refuses_what_needs_a_segment_and_goes_on_after_a_release() {
     check(&wal);
 }
 
+/// Each segment has room for a note of a release. When that is used, and what releases freed is somebody else's by now, the
+/// next is refused.
+#[test]
+fn a_release_without_room_for_its_note_leaves_the_log_as_it_was() {
+    let disk = MemoryFileSystem::new();
+    // Segments of another size are not kept for the next ones.
+    let other_size = WalConfig { segment_bytes: 2 * SEGMENT, ..config() };
+    let wal = FileWal::open(Arc::new(disk.clone()), Path::new(DIR), other_size).unwrap();
+    append(&wal, 400);
+    drop(wal);
+    let wal = open(&disk);
+    disk.set_capacity(Some(disk.used_bytes() + 3 * SEGMENT));
+    assert!(matches!(fill(&wal), WalError::DiskFull { .. }));
+    let mut upto = (1..).map(|step| LogIndex(step * 30));
+    let (bounds, refused) = loop {
+        disk.set_capacity(Some(disk.used_bytes()));
+        let bounds = wal.bounds();
+        match wal.release(upto.next().unwrap()) {
+            Ok(()) => assert!(bounds.boundary < wal.bounds().boundary),
+            Err(error) => break (bounds, error),
+        }
+    };
+    assert!(matches!(refused, WalError::DiskFull { needed: SEGMENT, free: 0, .. }), "{refused}");
+    assert_ne!(bounds.boundary, LogIndex(0), "the first had room");
+    assert_eq!(wal.bounds(), bounds);
+    disk.set_capacity(None);
+    wal.release(wal.bounds().last).unwrap();
+    assert!(bounds.boundary < wal.bounds().boundary);
+    append(&wal, 1);
+    check(&wal);
+    drop(wal);
+    check(&open(&disk));
+}
+
 #[test]
 fn a_log_on_a_full_disk_opens_and_keeps_its_torn_tail_in_the_reserve() {
     let disk = MemoryFileSystem::new();
