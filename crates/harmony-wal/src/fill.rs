@@ -1,8 +1,8 @@
 //! Fills the next segment with zeros while there is time, so that its syncs change nothing but data.
 //!
 //! A piece at a time, with a pause behind each: the disk belongs to the log. A log that grows faster takes the spare as
-//! far as it is filled, and settles the rest as it goes (`writer.rs`), or reserves space for a new segment: nobody ever
-//! waits for the filler. It works through a file handle of its own, as the system reports a failed write to each handle
+//! far as it is filled, and settles the rest as it goes (`writer.rs`), or reserves space for a new segment: it waits
+//! for one piece at most. The filler works through a file handle of its own, as the system reports a failed write to each handle
 //! once: the log must learn of its own.
 
 use std::io;

@@ -44,7 +44,8 @@
 //! without changing it.
 //!
 //! All calls take `&self` and may come from any thread. One lock guards what is in memory; it is never held during a
-//! read, a write or a sync, so that appends and reads go on while a group is written. A call of `sync` waits for the
+//! read, a write or a sync of a group, so that appends and reads go on meanwhile. An append that needs a segment may wait,
+//! with the lock, for one piece that a [`FileWal::fill_ahead`] thread writes. A call of `sync` waits for the
 //! group that holds its records: its own thread writes it, or another one does. Dropping a log without `close` writes
 //! nothing: what was not synced is lost, as in a crash. `examples/event_log.rs` shares a log between threads,
 //! `examples/follower.rs` replaces a suffix.
