@@ -1,8 +1,9 @@
 //! Fills the next segment with zeros while there is time, so that its syncs change nothing but data.
 //!
-//! A piece at a time, with a pause behind each: the disk belongs to the log. A log that grows faster takes the spare as
-//! far as it is filled, and settles the rest as it goes (`writer.rs`), or reserves space for a new segment: it waits
-//! for one piece at most. The filler works through a file handle of its own, as the system reports a failed write to each handle
+//! A piece at a time, with a pause behind each while the log is slow: the disk belongs to the log. When synced groups come
+//! faster, the filler keeps pace with them, so that the next segment is full when the open one is. A log that outruns it
+//! takes the spare as far as it is filled, and settles the rest as it goes (`writer.rs`), or reserves space for a new
+//! segment: only the step to the next segment waits for the filler, for one piece at most. The filler works through a file handle of its own, as the system reports a failed write to each handle
 //! once: the log must learn of its own.
 
 use std::io;
@@ -20,7 +21,7 @@ use crate::wal::FileWal;
 
 /// Written and synced at once.
 const PIECE_BYTES: usize = 256 << 10;
-/// Between two pieces: some 60 MB/s at most.
+/// Between two pieces that nobody waits for: some 60 MB/s at most.
 const PAUSE: Duration = Duration::from_millis(3);
 /// A new spare is made only while the disk has room for so many: the last of it is for the log itself.
 const SEGMENTS_FREE_MIN: u64 = 8;
@@ -104,8 +105,16 @@ impl Work {
                 }
                 return;
             }
-            clock.sleep(PAUSE);
+            if !self.is_behind() {
+                clock.sleep(PAUSE);
+            }
         }
+    }
+
+    /// Whether the log is about to catch up.
+    fn is_behind(&self) -> bool {
+        let filled = self.spares.ready().iter().map(|spare| spare.filled).max();
+        filled.unwrap_or(0) < self.spares.wanted()
     }
 
     /// Waits for something to do; `None` at the end.
@@ -116,7 +125,7 @@ impl Work {
                 return None;
             }
             match ready.iter().max_by_key(|spare| spare.filled) {
-                _ if !self.spares.is_wanted() => {}
+                _ if self.spares.wanted() == 0 => {}
                 Some(spare) if spare.filled < self.spares.segment_bytes => {
                     return Some(Task::Fill(spare.segment.path.to_path_buf(), spare.filled));
                 }
@@ -169,14 +178,12 @@ impl Work {
         self.open = Some((path.clone(), Arc::clone(&file)));
         let bytes = (self.spares.segment_bytes - filled).min(PIECE_BYTES as u64);
         let piece = &ZEROS[..usize::try_from(bytes).expect("bounded by a constant")];
-        {
-            // Held while writing: whoever takes the spare must find its bytes at rest. It waits for one piece at most.
-            let ready = self.spares.ready();
-            if !ready.iter().any(|spare| *spare.segment.path == **path) {
-                return Ok(());
-            }
-            file.write_at(piece, filled)?;
+        if !self.spares.begin_filling(path) {
+            return Ok(());
         }
+        let written = file.write_at(piece, filled);
+        self.spares.end_filling(path);
+        written?;
         file.sync_data()?;
         let mut ready = self.spares.ready();
         if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == **path) {
@@ -219,12 +226,16 @@ mod tests {
         wal.spares.ready().iter().map(|spare| spare.filled).collect()
     }
 
-    /// Lets the filler do so many steps.
-    fn steps(clock: &VirtualClock, count: usize) {
-        for _ in 0..count {
-            clock.wait_for_sleepers(1);
+    /// Lets the filler work until the spare that is furthest is filled so far.
+    fn fill(clock: &VirtualClock, wal: &FileWal, upto: u64) {
+        for _ in 0..1_000_000 {
+            if Some(&upto) <= filled(wal).iter().max() {
+                return;
+            }
             clock.advance(PAUSE);
+            thread::yield_now();
         }
+        panic!("filled {:?}, not {upto}", filled(wal));
     }
 
     #[test]
@@ -235,9 +246,8 @@ mod tests {
         append(&wal, 2);
         assert_eq!(disk.calls(CallKind::Allocate), 2, "the first segment and the reserve: the log is small");
         append(&wal, 1);
-        steps(&clock, 4);
-        clock.wait_for_sleepers(1);
-        assert_eq!(filled(&wal), [4 * PIECE_BYTES as u64]);
+        fill(&clock, &wal, SEGMENT);
+        assert_eq!(filled(&wal), [SEGMENT]);
         assert_eq!(wal.disk_bytes(), 2 * SEGMENT);
         disk.start_trace([CallKind::Write]);
         append(&wal, 9);
@@ -256,16 +266,56 @@ mod tests {
         let wal = open(&disk, None);
         let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
         append(&wal, 3);
-        steps(&clock, 2);
-        clock.wait_for_sleepers(1);
-        append(&wal, 30);
-        assert_eq!(filled(&wal), []);
-        append(&wal, 3);
+        fill(&clock, &wal, PIECE_BYTES as u64);
+        append(&wal, 33);
         clock.stop();
         drop(filler);
         let wal = open(&disk.crash_image(Crash::LoseUnsynced), None);
         let held = wal.entries(LogIndex(1)..LogIndex(37), u64::MAX).unwrap();
         assert!(held.iter().all(|entry| entry.data == vec![7; 100_000]));
+    }
+
+    /// Nobody advances the clock: pieces that the log is about to need come without a pause.
+    #[test]
+    fn the_filler_keeps_pace_with_synced_groups() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, None);
+        append(&wal, 10);
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        clock.wait_for_sleepers(1);
+        assert_eq!(filled(&wal), [SEGMENT]);
+        clock.stop();
+        drop(filler);
+    }
+
+    #[test]
+    fn nobody_but_who_takes_a_spare_waits_for_a_piece() {
+        let (disk, clock) = (MemoryFileSystem::new(), VirtualClock::new());
+        let wal = open(&disk, None);
+        append(&wal, 3);
+        let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
+        fill(&clock, &wal, PIECE_BYTES as u64);
+        let path = wal.spares.ready()[0].segment.path.clone();
+        let hold = disk.hold([CallKind::Write]);
+        thread::scope(|scope| {
+            // The filler writes, or will before it does anything else.
+            for _ in 0..4 {
+                clock.advance(PAUSE);
+            }
+            hold.wait_for(1);
+            assert!(wal.spares.ready().iter().any(|spare| spare.filling && spare.segment.path == path));
+            assert_eq!(wal.disk_bytes(), 2 * SEGMENT);
+            wal.append_many(None, &[]).unwrap();
+            let taken = scope.spawn(|| wal.spares.take(SEGMENT).map(|spare| spare.filling));
+            for _ in 0..10_000 {
+                assert!(!taken.is_finished(), "its bytes are not at rest");
+                thread::yield_now();
+            }
+            drop(hold);
+            assert_eq!(taken.join().unwrap(), Some(false));
+        });
+        clock.stop();
+        drop(filler);
     }
 
     #[test]
@@ -275,9 +325,8 @@ mod tests {
         let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
         append(&wal, 34);
         wal.release(wal.bounds().last).unwrap();
-        steps(&clock, 3);
-        clock.wait_for_sleepers(1);
-        assert_eq!(filled(&wal).into_iter().max(), Some(SEGMENT));
+        append(&wal, 3);
+        fill(&clock, &wal, SEGMENT);
         assert!(wal.disk_bytes() <= 4 * SEGMENT);
         clock.stop();
         drop(filler);
@@ -290,8 +339,7 @@ mod tests {
         let wal = open(&disk, None);
         let filler = wal.fill_ahead(Arc::new(clock.clone())).unwrap();
         append(&wal, 3);
-        steps(&clock, 2);
-        clock.wait_for_sleepers(1);
+        fill(&clock, &wal, PIECE_BYTES as u64);
         wal.close().unwrap();
         let next = open(&disk, None);
         append(&next, 12);

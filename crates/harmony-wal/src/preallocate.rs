@@ -7,6 +7,9 @@ use harmony_types::{File, FileSystem, OpenMode, WalError};
 
 use crate::segment::Head;
 
+/// Takes no memory: nobody writes to it, so all its pages are the system's one page of zeros.
+static ZEROS: [u8; 1 << 20] = [0; 1 << 20];
+
 /// A segment's open file.
 #[derive(Clone)]
 pub(crate) struct SegmentFile {
@@ -26,10 +29,32 @@ pub(crate) fn create(
     opening: &[u8],
     bytes: u64,
 ) -> Result<SegmentFile, WalError> {
+    open_with(fs, dir, head, opening, blank(fs, dir, head, bytes)?)
+}
+
+/// A new file for the segment of `head`, its space reserved.
+fn blank(fs: &dyn FileSystem, dir: &Path, head: &Head, bytes: u64) -> Result<SegmentFile, WalError> {
     let path = head.name().unfinished_path(dir);
     let file = fs.open(&path, OpenMode::CreateNew).map_err(WalError::io("create", &path))?;
     file.allocate(bytes).map_err(WalError::io("reserve space for", &path))?;
-    open_with(fs, dir, head, opening, SegmentFile { file, path: path.into(), bytes })
+    Ok(SegmentFile { file, path: path.into(), bytes })
+}
+
+/// As [`create`], with zeros written to all of it: syncs that come later change no metadata of the file.
+pub(crate) fn create_filled(
+    fs: &dyn FileSystem,
+    dir: &Path,
+    head: &Head,
+    opening: &[u8],
+    bytes: u64,
+) -> Result<SegmentFile, WalError> {
+    let blank = blank(fs, dir, head, bytes)?;
+    let path = &*blank.path;
+    for at in (0..bytes).step_by(ZEROS.len()) {
+        let piece = usize::try_from(bytes - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
+        blank.file.write_at(&ZEROS[..piece], at).map_err(WalError::io("fill", path))?;
+    }
+    open_with(fs, dir, head, opening, blank)
 }
 
 /// As [`create`], in a file that reads as zeros, durably, and is large enough.

@@ -6,7 +6,7 @@
 //! finds either a whole segment that nobody needs, or a file that is no segment.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use harmony_types::{FileSystem, OpenMode, WalError};
@@ -22,6 +22,8 @@ pub(crate) struct Spare {
     pub(crate) segment: SegmentFile,
     /// Up to this byte its blocks were written and synced, see `fill.rs`.
     pub(crate) filled: u64,
+    /// Somebody writes zeros to it at this moment.
+    pub(crate) filling: bool,
 }
 
 /// The spares of one log, all of one size.
@@ -30,8 +32,8 @@ pub(crate) struct Spares {
     pub(crate) dir: PathBuf,
     pub(crate) segment_bytes: u64,
     ready: Mutex<Vec<Spare>>,
-    /// The open segment has come so far that the next one is worth filling.
-    wanted: AtomicBool,
+    /// How far the next segment should be filled by now; 0: not yet worth it.
+    wanted: AtomicU64,
     /// The directory may be another process's: nothing is touched any more. Set with `ready` held.
     closed: AtomicBool,
     /// Held by whoever makes, renames or empties files, so that closing can wait for it.
@@ -48,7 +50,7 @@ impl Spares {
             dir: dir.to_owned(),
             segment_bytes,
             ready: Mutex::default(),
-            wanted: AtomicBool::new(false),
+            wanted: AtomicU64::new(0),
             closed: AtomicBool::new(false),
             changing: Mutex::default(),
             changed: Condvar::new(),
@@ -66,11 +68,11 @@ impl Spares {
         self.segment_bytes * self.ready().len() as u64
     }
 
-    /// The spare whose space is settled furthest. For a segment of unusual size there is none, and then all spares are
-    /// given up: their space may be what it needs.
+    /// The spare whose space is settled furthest; waits while zeros are written to it, one piece at most. For a segment of
+    /// unusual size there is none, and then all spares are given up: their space may be what it needs.
     pub(crate) fn take(&self, bytes: u64) -> Option<Spare> {
-        let mut ready = self.ready();
-        self.wanted.store(false, Ordering::Release);
+        let mut ready = self.at_rest();
+        self.wanted.store(0, Ordering::Release);
         if bytes == self.segment_bytes {
             let best = (0..ready.len()).max_by_key(|slot| ready[*slot].filled)?;
             return Some(ready.swap_remove(best));
@@ -146,7 +148,7 @@ impl Spares {
     pub(crate) fn add(&self, segment: SegmentFile) {
         let mut ready = self.ready();
         if !self.is_closed() {
-            ready.push(Spare { segment, filled: 0 });
+            ready.push(Spare { segment, filled: 0, filling: false });
             self.changed.notify_all();
         }
     }
@@ -154,7 +156,7 @@ impl Spares {
     /// Forgets all spares, once nobody changes their files. Whoever fills them ends.
     pub(crate) fn close(&self) {
         let _changing = self.changing();
-        let mut ready = self.ready();
+        let mut ready = self.at_rest();
         self.closed.store(true, Ordering::Release);
         ready.clear();
         self.changed.notify_all();
@@ -175,20 +177,39 @@ impl Spares {
         self.discard(path);
     }
 
+    /// Keeps everybody from taking this spare; false when somebody has.
+    pub(crate) fn begin_filling(&self, path: &Path) -> bool {
+        let mut ready = self.ready();
+        let spare = ready.iter_mut().find(|spare| *spare.segment.path == *path);
+        spare.is_some_and(|spare| {
+            spare.filling = true;
+            true
+        })
+    }
+
+    /// Ends what [`Spares::begin_filling`] began.
+    pub(crate) fn end_filling(&self, path: &Path) {
+        let mut ready = self.ready();
+        if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == *path) {
+            spare.filling = false;
+        }
+        self.changed.notify_all();
+    }
+
     /// Waits until spares come, or one is wanted, or until [`Spares::wake`].
     pub(crate) fn wait<'a>(&self, ready: MutexGuard<'a, Vec<Spare>>) -> MutexGuard<'a, Vec<Spare>> {
         self.changed.wait(ready).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Says that the next segment will be needed; cheap when that is known.
-    pub(crate) fn want(&self) {
-        if !self.wanted.swap(true, Ordering::AcqRel) {
+    /// Says how far the next segment should be filled by now; cheap when that is known.
+    pub(crate) fn want(&self, filled: u64) {
+        if self.wanted.fetch_max(filled, Ordering::AcqRel) < filled {
             self.wake();
         }
     }
 
-    /// Whether the next segment will be needed soon.
-    pub(crate) fn is_wanted(&self) -> bool {
+    /// What [`Spares::want`] asked for since a spare was taken last.
+    pub(crate) fn wanted(&self) -> u64 {
         self.wanted.load(Ordering::Acquire)
     }
 
@@ -209,6 +230,16 @@ impl Spares {
         }
     }
 
+    /// The spares, when nobody writes to them.
+    fn at_rest(&self) -> MutexGuard<'_, Vec<Spare>> {
+        let mut ready = self.ready();
+        while ready.iter().any(|spare| spare.filling) {
+            ready = self.wait(ready);
+        }
+        ready
+    }
+
+    /// Locked for moments; nobody does I/O with it.
     pub(crate) fn ready(&self) -> MutexGuard<'_, Vec<Spare>> {
         // A vector is never left half changed.
         self.ready.lock().unwrap_or_else(PoisonError::into_inner)

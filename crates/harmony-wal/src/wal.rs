@@ -97,7 +97,12 @@ impl FileWal {
         };
         aside::reserve(&*fs, dir, config.segment_bytes)?;
         let spares = Arc::new(Spares::open(Arc::clone(&fs), dir, config.segment_bytes)?);
-        let state = State::new(&fs, dir, &config, scan, Arc::clone(&spares), lock)?;
+        let mut state = State::new(&fs, dir, &config, scan, Arc::clone(&spares), lock)?;
+        if recovery.segments == 0
+            && let Some(writer) = &mut state.writer
+        {
+            writer.settled = config.segment_bytes;
+        }
         Ok(Self {
             fs,
             dir: dir.to_owned(),

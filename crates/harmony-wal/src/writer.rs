@@ -26,6 +26,9 @@ const PAGE_BYTES: u64 = 4096;
 /// The next segment is worth filling when this part of the open one is used: a small log takes no more than it needs.
 const SEGMENT_SHARE: u64 = 4;
 
+/// The filler is told of the log's progress in steps of so many bytes.
+const FILL_STEP_BYTES: u64 = 256 << 10;
+
 /// Takes no memory: nobody writes to it, so all its pages are the system's one page of zeros.
 static ZEROS: [u8; ZEROS_BYTES] = [0; ZEROS_BYTES];
 const ZEROS_BYTES: usize = (1 << 20) + 4096;
@@ -38,7 +41,7 @@ pub(crate) struct Writer {
     spares: Arc<Spares>,
     open: SegmentFile,
     /// Up to this byte of the open segment, blocks were written and synced.
-    settled: u64,
+    pub(crate) settled: u64,
 }
 
 impl Writer {
@@ -57,6 +60,7 @@ impl Writer {
         sync: bool,
     ) -> Result<Vec<(u32, SegmentFile)>, WalError> {
         let mut made = Vec::new();
+        let group = pending.bytes.len() as u64;
         let ends = pending.pieces.iter().skip(1).map(|piece| piece.start).chain([pending.bytes.len()]);
         for (piece, end) in pending.pieces.iter().zip(ends) {
             let mut bytes = &pending.bytes[piece.start..end];
@@ -69,11 +73,12 @@ impl Writer {
             }
             self.open.file.write_at(bytes, at).map_err(WalError::io("write", &*self.open.path))?;
         }
-        if self.open.bytes / SEGMENT_SHARE < u64::from(end.byte()) {
-            self.spares.want();
+        let wanted = fill_wanted(u64::from(end.byte()), self.open.bytes, sync && group <= GROUP_BYTES_MAX);
+        if wanted != 0 {
+            self.spares.want(wanted);
         }
         if sync {
-            self.settle(u64::from(end.byte()), pending.bytes.len() as u64)?;
+            self.settle(u64::from(end.byte()), group)?;
             self.sync()?;
         }
         Ok(made)
@@ -113,6 +118,18 @@ impl Writer {
         self.open = next;
         self.settled = settled;
         Ok(())
+    }
+}
+
+/// How far the next segment should be filled when the open one, of `file_bytes`, is used up to `end`: nothing while it is
+/// nearly empty, then, for a log of groups that settled space helps, so far that both are full at the same time. Any other
+/// log gains nothing from a filler that hurries: a byte, so that it begins.
+fn fill_wanted(end: u64, file_bytes: u64, hurries: bool) -> u64 {
+    let used = end.saturating_sub(file_bytes / SEGMENT_SHARE);
+    match used {
+        0 => 0,
+        _ if hurries => (used / (SEGMENT_SHARE - 1) * SEGMENT_SHARE).max(1).next_multiple_of(FILL_STEP_BYTES),
+        _ => 1,
     }
 }
 

@@ -59,7 +59,7 @@ impl Log {
 fn an_append_asks_nothing_and_a_sync_writes_and_syncs_once() {
     let log = Log::new(1 << 20, 1 << 20);
     log.check(|log| log.append(1), "");
-    log.check(|log| log.wal.sync().unwrap(), "write write sync");
+    log.check(|log| log.wal.sync().unwrap(), "write sync");
     for entries in [1, 64] {
         log.check(|log| log.append(entries), "");
         log.check(|log| log.wal.sync().unwrap(), "write sync");
