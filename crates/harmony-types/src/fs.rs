@@ -31,6 +31,22 @@ pub trait File: Send + Sync {
     /// What the system reports; how much was written is unknown then.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
 
+    /// Size of the blocks that [`File::write_blocks`] takes, bytes, where that is cheaper than [`File::write_at`] and a sync;
+    /// `None` where it is not.
+    fn block_bytes(&self) -> Option<usize> {
+        None
+    }
+
+    /// Writes whole blocks at a multiple of [`File::block_bytes`], from memory aligned to it, past the system's cache if it
+    /// can. With `durable`, these blocks are on disk when it returns, whatever else was written and not synced.
+    ///
+    /// # Errors
+    /// What the system reports; how much was written, and what of it is on disk, is unknown then.
+    fn write_blocks(&self, blocks: &[u8], offset: u64, durable: bool) -> io::Result<()> {
+        self.write_at(blocks, offset)?;
+        if durable { self.sync_data() } else { Ok(()) }
+    }
+
     /// Makes the content durable (`fdatasync`): data, and the length if it changed.
     ///
     /// # Errors

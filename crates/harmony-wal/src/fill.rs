@@ -26,7 +26,11 @@ const PAUSE: Duration = Duration::from_millis(3);
 /// A new spare is made only while the disk has room for so many: the last of it is for the log itself.
 const SEGMENTS_FREE_MIN: u64 = 8;
 
-static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+static ZEROS: Piece = Piece([0; PIECE_BYTES]);
+
+/// Aligned to every block.
+#[repr(align(4096))]
+struct Piece([u8; PIECE_BYTES]);
 
 /// A thread that keeps one spare segment filled; see [`FileWal::fill_ahead`]. Dropping it ends the thread.
 pub struct Filler {
@@ -177,19 +181,20 @@ impl Work {
         };
         self.open = Some((path.clone(), Arc::clone(&file)));
         let bytes = (self.spares.segment_bytes - filled).min(PIECE_BYTES as u64);
-        let piece = &ZEROS[..usize::try_from(bytes).expect("bounded by a constant")];
+        let piece = &ZEROS.0[..usize::try_from(bytes).expect("bounded by a constant")];
         if !self.spares.begin_filling(path) {
             return Ok(());
         }
-        let written = file.write_at(piece, filled);
-        self.spares.end_filling(path);
-        written?;
-        file.sync_data()?;
-        let mut ready = self.spares.ready();
-        if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == **path) {
-            spare.filled = filled + bytes;
-        }
-        Ok(())
+        let blocks = file.block_bytes().is_some_and(|block_bytes| piece.len().is_multiple_of(block_bytes));
+        let written = if blocks {
+            // Past the cache nothing piles up that the log's syncs would have to carry along. The sync that makes the
+            // spare a segment settles all pieces at once.
+            file.write_blocks(piece, filled, false)
+        } else {
+            file.write_at(piece, filled).and_then(|()| file.sync_data())
+        };
+        self.spares.end_filling(path, written.as_ref().map_or(filled, |()| filled + bytes));
+        written
     }
 }
 

@@ -44,8 +44,7 @@
 //! without changing it.
 //!
 //! All calls take `&self` and may come from any thread. One lock guards what is in memory; it is never held during a
-//! read, a write or a sync of a group, so that appends and reads go on meanwhile. An append that needs a segment may wait,
-//! with the lock, for one piece that a [`FileWal::fill_ahead`] thread writes. A call of `sync` waits for the
+//! read, a write or a sync of a group, so that appends and reads go on meanwhile. A call of `sync` waits for the
 //! group that holds its records: its own thread writes it, or another one does. Dropping a log without `close` writes
 //! nothing: what was not synced is lost, as in a crash. `examples/event_log.rs` shares a log between threads,
 //! `examples/follower.rs` replaces a suffix.
@@ -55,8 +54,10 @@
 //! | --- | --- |
 //! | `append`, `append_many`, `truncate` | nothing; the free space, when it needs a segment; a write for each 128 KiB that nobody synced |
 //! | `sync`, `close` | one write and one `fdatasync` for all that waits; nothing when nothing waits |
+//! | a `sync` of up to 256 KiB, where [`File::block_bytes`] tells of blocks | one durable write past the system's cache, of whole blocks |
 //! | now and then, a `sync` of small groups | one write more, of at most 1 MiB: zeros ahead, so that the next syncs change no metadata; not in a segment that [`FileWal::fill_ahead`] has filled |
-//! | the step to the next segment | four syncs more, one of them of the directory |
+//! | the step to the next segment | four syncs more, one of them of the directory; waits for one piece of 256 KiB that a filler has begun |
+//! | `FileWal::open` of a new directory | writes all of the first segment |
 //! | `entries` | nothing for what is in the cache; else one read for what stands side by side, 1 MiB at most |
 //! | `term`, `bounds`, `hard_state` | nothing |
 //! | `release` | a note, written and synced; a rename or a removal for each segment, a sync of the directory; two of them at most are kept, emptied and synced |
@@ -141,7 +142,7 @@
 //!
 //! # How to read the source
 //! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `ahead`, `replay` and
-//! `recovery` → `pending` and `writer` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many
+//! `recovery` → `pending` and `writer` and `tail_block` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many
 //! threads) → `fetch`, `release`, `spare`, `fill` → `repair` (by hand, never at open).
 
 /// The README's example compiles.
@@ -175,6 +176,7 @@ mod segment;
 mod spare;
 mod sums;
 mod tail;
+mod tail_block;
 mod wal;
 mod writer;
 

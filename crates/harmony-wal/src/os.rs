@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use harmony_types::{File, FileSystem, OpenMode};
 use rustix::fs::{FallocateFlags, FlockOperation};
@@ -33,7 +33,7 @@ impl FileSystem for OsFileSystem {
             OpenMode::CreateNew => options.write(true).create_new(true),
             OpenMode::Create => options.write(true).create(true).truncate(false),
         };
-        Ok(Arc::new(OsFile(options.open(path)?)))
+        Ok(Arc::new(OsFile { file: options.open(path)?, direct: OnceLock::new() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -75,13 +75,23 @@ impl FileSystem for OsFileSystem {
 }
 
 /// An open file of the operating system.
-struct OsFile(fs::File);
+struct OsFile {
+    file: fs::File,
+    /// The same file once more, for durable writes past the page cache; `None` where the file system has none.
+    direct: OnceLock<Option<fs::File>>,
+}
+
+impl OsFile {
+    fn direct(&self) -> Option<&fs::File> {
+        self.direct.get_or_init(|| direct::reopen(&self.file)).as_ref()
+    }
+}
 
 impl File for OsFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut read = 0;
         while read < buffer.len() {
-            match self.0.read_at(&mut buffer[read..], offset + read as u64) {
+            match self.file.read_at(&mut buffer[read..], offset + read as u64) {
                 Ok(0) => break,
                 Ok(bytes) => read += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -92,42 +102,57 @@ impl File for OsFile {
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        self.0.write_all_at(bytes, offset)
+        self.file.write_all_at(bytes, offset)
+    }
+
+    fn block_bytes(&self) -> Option<usize> {
+        self.direct().map(|_| direct::BLOCK_BYTES)
+    }
+
+    fn write_blocks(&self, blocks: &[u8], offset: u64, durable: bool) -> io::Result<()> {
+        match self.direct().map(|direct| direct::write(direct, blocks, offset, durable)) {
+            // Nothing was written: this file system asks for more than a block's alignment, or knows no such write.
+            Some(Err(Errno::INVAL | Errno::OPNOTSUPP)) => {}
+            Some(written) => return Ok(written?),
+            None => {}
+        }
+        self.write_at(blocks, offset)?;
+        if durable { self.sync_data() } else { Ok(()) }
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
+        self.file.sync_data()
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
+        self.file.sync_all()
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.metadata()?.len())
+        Ok(self.file.metadata()?.len())
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
+        self.file.set_len(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         // A signal cuts it short on some file systems: on tmpfs any that arrives meanwhile.
-        let reserve = || rustix::fs::fallocate(&self.0, FallocateFlags::empty(), 0, bytes);
+        let reserve = || rustix::fs::fallocate(&self.file, FallocateFlags::empty(), 0, bytes);
         match rustix::io::retry_on_intr(reserve) {
             // A file system without reservation: extend sparsely; a full disk then shows at the write.
-            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.0.set_len(self.0.metadata()?.len().max(bytes)),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => self.file.set_len(self.file.metadata()?.len().max(bytes)),
             other => Ok(other?),
         }
     }
 
     fn reset(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)?;
+        self.file.set_len(bytes)?;
         // Keeps the blocks: on a full disk nobody else can take them.
-        let zero = || rustix::fs::fallocate(&self.0, FallocateFlags::ZERO_RANGE, 0, bytes);
+        let zero = || rustix::fs::fallocate(&self.file, FallocateFlags::ZERO_RANGE, 0, bytes);
         match rustix::io::retry_on_intr(zero) {
             Err(Errno::OPNOTSUPP | Errno::NOSYS) => {
-                self.0.set_len(0)?;
+                self.file.set_len(0)?;
                 self.allocate(bytes)
             }
             other => Ok(other?),
@@ -135,10 +160,73 @@ impl File for OsFile {
     }
 
     fn try_lock(&self) -> io::Result<bool> {
-        match rustix::fs::flock(&self.0, FlockOperation::NonBlockingLockExclusive) {
+        match rustix::fs::flock(&self.file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => Ok(false),
             other => other.map(|()| true).map_err(io::Error::from),
         }
+    }
+}
+
+/// Writes that go to the disk from the caller's memory.
+#[cfg(target_os = "linux")]
+mod direct {
+    use std::fs;
+    use std::io::IoSlice;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use rustix::fs::OFlags;
+    use rustix::io::{Errno, ReadWriteFlags};
+
+    /// An alignment that every disk and file system in use is content with.
+    pub(super) const BLOCK_BYTES: usize = 4096;
+
+    /// The file behind an open one, whatever its name is by now.
+    pub(super) fn reopen(file: &fs::File) -> Option<fs::File> {
+        let flags = i32::try_from(OFlags::DIRECT.bits()).ok()?;
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::OpenOptions::new().write(true).custom_flags(flags).open(path).ok()
+    }
+
+    /// An error that says that the call itself is refused comes before anything was written.
+    pub(super) fn write(
+        file: &fs::File,
+        mut blocks: &[u8],
+        mut offset: u64,
+        durable: bool,
+    ) -> Result<(), Errno> {
+        let flags = if durable { ReadWriteFlags::DSYNC } else { ReadWriteFlags::empty() };
+        let start = offset;
+        while !blocks.is_empty() {
+            match rustix::io::pwritev2(file, &[IoSlice::new(blocks)], offset, flags) {
+                Ok(0) => return Err(Errno::IO),
+                Ok(written) => {
+                    blocks = &blocks[written..];
+                    offset += written as u64;
+                }
+                Err(Errno::INTR) => {}
+                Err(Errno::INVAL | Errno::OPNOTSUPP) if start < offset => return Err(Errno::IO),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod direct {
+    use std::fs;
+
+    use rustix::io::Errno;
+
+    pub(super) const BLOCK_BYTES: usize = 4096;
+
+    pub(super) fn reopen(_: &fs::File) -> Option<fs::File> {
+        None
+    }
+
+    pub(super) fn write(_: &fs::File, _: &[u8], _: u64, _: bool) -> Result<(), Errno> {
+        Err(Errno::OPNOTSUPP)
     }
 }
 
@@ -164,6 +252,18 @@ mod tests {
         file.set_len(3).unwrap();
         assert_eq!(file.len().unwrap(), 3);
         file.write_at(&[7; 9000], 0).unwrap();
+        if let Some(block_bytes) = file.block_bytes() {
+            let memory = vec![3; 3 * block_bytes];
+            let start = memory.as_ptr().align_offset(block_bytes);
+            for (durable, byte) in [(true, 1), (false, 2)] {
+                file.write_blocks(&memory[start..start + block_bytes], byte * block_bytes as u64, durable)
+                    .unwrap();
+            }
+            let mut content = vec![9; 3 * block_bytes];
+            file.read_at(&mut content, 0).unwrap();
+            assert_eq!(content[block_bytes..], memory[..2 * block_bytes]);
+            assert_eq!(content[block_bytes - 1], 7);
+        }
         file.reset(6000).unwrap();
         let mut content = [9; 9000];
         assert_eq!(file.read_at(&mut content, 0).unwrap(), 6000);

@@ -20,7 +20,7 @@ const SPARES_MAX: usize = 2;
 /// A file that reads as zeros.
 pub(crate) struct Spare {
     pub(crate) segment: SegmentFile,
-    /// Up to this byte its blocks were written and synced, see `fill.rs`.
+    /// Up to this byte its blocks were written, see `fill.rs`; the sync that makes it a segment settles them.
     pub(crate) filled: u64,
     /// Somebody writes zeros to it at this moment.
     pub(crate) filling: bool,
@@ -187,11 +187,11 @@ impl Spares {
         })
     }
 
-    /// Ends what [`Spares::begin_filling`] began.
-    pub(crate) fn end_filling(&self, path: &Path) {
+    /// Ends what [`Spares::begin_filling`] began; zeros are written up to byte `filled`.
+    pub(crate) fn end_filling(&self, path: &Path, filled: u64) {
         let mut ready = self.ready();
         if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == *path) {
-            spare.filling = false;
+            (spare.filling, spare.filled) = (false, filled);
         }
         self.changed.notify_all();
     }

@@ -182,6 +182,7 @@ impl State {
             segments.insert(found.name.sequence, segment);
         }
         let open = segments[&scan.end.segment()].clone();
+        let writer = Writer::new(Arc::clone(fs), dir.to_owned(), spares, open.clone(), scan.end.byte())?;
         let start = Start { at: scan.end, file_bytes: open.bytes, chain: scan.chain, oldest: scan.oldest };
         Ok(Self {
             encoder: Encoder::new(config.identity, config.segment_bytes, &start),
@@ -191,7 +192,7 @@ impl State {
             disk_bytes: segments.values().map(|segment| segment.bytes).sum(),
             segments,
             written: scan.end,
-            writer: Some(Box::new(Writer::new(Arc::clone(fs), dir.to_owned(), spares, open))),
+            writer: Some(Box::new(writer)),
             spare: Pending::default(),
             turns: Turns::default(),
             poisoned: None,

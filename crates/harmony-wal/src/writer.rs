@@ -15,6 +15,7 @@ use crate::pending::{Fresh, Pending};
 use crate::preallocate::{self, SegmentFile};
 use crate::segment::OPENING_BYTES;
 use crate::spare::Spares;
+use crate::tail_block::TailBlock;
 
 /// A group runs into space that is not settled once in so many groups of its size.
 const GROUPS_AHEAD: u64 = 32;
@@ -42,12 +43,30 @@ pub(crate) struct Writer {
     open: SegmentFile,
     /// Up to this byte of the open segment, blocks were written and synced.
     pub(crate) settled: u64,
+    /// The block in which the open segment's records end; `None` where blocks are no gain.
+    tail: Option<TailBlock>,
+    /// Something was written to the open segment that no sync covers.
+    unsynced: bool,
 }
 
 impl Writer {
-    /// Goes on in the segment `open`.
-    pub(crate) fn new(fs: Arc<dyn FileSystem>, dir: PathBuf, spares: Arc<Spares>, open: SegmentFile) -> Self {
-        Self { fs, dir, spares, open, settled: 0 }
+    /// Goes on at byte `end` of the segment `open`, all of which is synced.
+    pub(crate) fn new(
+        fs: Arc<dyn FileSystem>,
+        dir: PathBuf,
+        spares: Arc<Spares>,
+        open: SegmentFile,
+        end: u32,
+    ) -> Result<Self, WalError> {
+        let mut writer = Self { fs, dir, spares, open, settled: 0, tail: None, unsynced: false };
+        if let Some(block_bytes) = writer.open.file.block_bytes() {
+            let mut used = vec![0; end as usize % block_bytes];
+            let at = u64::from(end) - used.len() as u64;
+            writer.open.file.read_at(&mut used, at).map_err(WalError::io("read", &*writer.open.path))?;
+            let group_bytes_max = usize::try_from(GROUP_BYTES_MAX).expect("a constant of some KiB");
+            writer.tail = Some(TailBlock::new(block_bytes, group_bytes_max, &used));
+        }
+        Ok(writer)
     }
 
     /// Writes all of `pending`, which ends at `end`, and syncs it if asked to. Returns the segments made on the way.
@@ -61,6 +80,7 @@ impl Writer {
     ) -> Result<Vec<(u32, SegmentFile)>, WalError> {
         let mut made = Vec::new();
         let group = pending.bytes.len() as u64;
+        let upto = u64::from(end.byte());
         let ends = pending.pieces.iter().skip(1).map(|piece| piece.start).chain([pending.bytes.len()]);
         for (piece, end) in pending.pieces.iter().zip(ends) {
             let mut bytes = &pending.bytes[piece.start..end];
@@ -71,21 +91,52 @@ impl Writer {
                 made.push((piece.at.segment(), self.open.clone()));
                 (bytes, at) = (records, u64::from(OPENING_BYTES));
             }
-            self.open.file.write_at(bytes, at).map_err(WalError::io("write", &*self.open.path))?;
+            let is_last = end == pending.bytes.len();
+            self.put(bytes, at, sync && is_last)?;
         }
-        let wanted = fill_wanted(u64::from(end.byte()), self.open.bytes, sync && group <= GROUP_BYTES_MAX);
+        let wanted = fill_wanted(upto, self.open.bytes, sync && group <= GROUP_BYTES_MAX);
         if wanted != 0 {
             self.spares.want(wanted);
         }
-        if sync {
-            self.settle(u64::from(end.byte()), group)?;
+        if sync && self.unsynced {
+            self.settle(upto, group)?;
             self.sync()?;
         }
         Ok(made)
     }
 
-    fn sync(&self) -> Result<(), WalError> {
-        self.open.file.sync_data().map_err(WalError::io("sync", &*self.open.path))
+    /// Writes `bytes`, with which the log goes on at byte `at` of the open segment; durably, if that can be had in one go
+    /// and `sync` asks for it.
+    fn put(&mut self, bytes: &[u8], at: u64, sync: bool) -> Result<(), WalError> {
+        let Some(tail) = &mut self.tail else {
+            return self.put_cached(bytes, at);
+        };
+        // What is not synced yet needs a sync of the whole file; what is not settled, zeros behind it.
+        let end = at + bytes.len() as u64;
+        let in_blocks =
+            sync && !self.unsynced && end <= self.settled && bytes.len() as u64 <= GROUP_BYTES_MAX;
+        if in_blocks {
+            let blocks = tail.blocks(bytes, at);
+            if blocks.at + blocks.bytes.len() as u64 <= self.open.bytes {
+                let written = self.open.file.write_blocks(blocks.bytes, blocks.at, true);
+                written.map_err(WalError::io("write and sync", &*self.open.path))?;
+                tail.push(bytes);
+                return Ok(());
+            }
+        }
+        tail.push(bytes);
+        self.put_cached(bytes, at)
+    }
+
+    fn put_cached(&mut self, bytes: &[u8], at: u64) -> Result<(), WalError> {
+        self.unsynced = true;
+        self.open.file.write_at(bytes, at).map_err(WalError::io("write", &*self.open.path))
+    }
+
+    fn sync(&mut self) -> Result<(), WalError> {
+        self.open.file.sync_data().map_err(WalError::io("sync", &*self.open.path))?;
+        self.unsynced = false;
+        Ok(())
     }
 
     /// Writes zeros behind `end`, where a group of `group` bytes ends, when it ran into space that is not settled. The
@@ -117,6 +168,12 @@ impl Writer {
         self.sync()?;
         self.open = next;
         self.settled = settled;
+        let block_bytes = self.open.file.block_bytes();
+        self.tail = self.tail.take().filter(|tail| Some(tail.block_bytes()) == block_bytes);
+        if let Some(tail) = &mut self.tail {
+            // A segment's opening is smaller than any block.
+            tail.restart(opening);
+        }
         Ok(())
     }
 }

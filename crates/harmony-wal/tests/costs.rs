@@ -18,7 +18,10 @@ struct Log {
 
 impl Log {
     fn new(segment_bytes: u64, cache_bytes: u64) -> Self {
-        let disk = MemoryFileSystem::new();
+        Self::on(MemoryFileSystem::new(), segment_bytes, cache_bytes)
+    }
+
+    fn on(disk: MemoryFileSystem, segment_bytes: u64, cache_bytes: u64) -> Self {
         let config = WalConfig { segment_bytes, cache_bytes, ..WalConfig::default() };
         let wal = FileWal::open(Arc::new(disk.clone()), Path::new("/wal"), config).unwrap();
         disk.start_trace(CallKind::ALL);
@@ -107,4 +110,25 @@ fn reads_ask_nothing_of_the_cache_and_once_for_what_stands_together() {
         },
         "",
     );
+}
+
+/// In space that is settled; where it is not known to be, a group is written as it is, and zeros behind it.
+#[test]
+fn synced_groups_are_written_as_whole_blocks() {
+    let disk = MemoryFileSystem::new();
+    disk.set_block_bytes(Some(512));
+    let log = Log::on(disk.clone(), 1 << 20, 1 << 20);
+    disk.take_trace();
+    for entries in [1, 1, 5, 1] {
+        log.synced(entries);
+        let trace = disk.take_trace();
+        let place = trace[0].split_whitespace().last().unwrap();
+        let numbers: Vec<u64> = place.split('+').map(|number| number.parse().unwrap()).collect();
+        assert!(numbers.iter().all(|number| number.is_multiple_of(512)), "{trace:?}");
+        assert_eq!(trace.len(), 2, "a write and a sync here: {trace:?}");
+    }
+    log.wal.close().unwrap();
+    let log = Log::on(disk, 1 << 20, 1 << 20);
+    log.check(|log| log.synced(1), "write write sync");
+    log.check(|log| log.synced(1), "write sync");
 }

@@ -132,10 +132,17 @@ impl Life {
     }
 }
 
+/// A disk that takes groups as they are, or one that takes blocks.
+fn disk_for(rng: &mut SeededRng) -> MemoryFileSystem {
+    let disk = MemoryFileSystem::new();
+    disk.set_block_bytes([None, Some(512), Some(4096)][usize::try_from(rng.below(3)).unwrap()]);
+    disk
+}
+
 #[test]
 fn crashes_lose_nothing_that_was_synced() {
     for_each_seed(0..300, 60, |_, rng| {
-        let mut disk = MemoryFileSystem::new();
+        let mut disk = disk_for(rng);
         let mut life = Life { term: 1, ..Life::default() };
         for round in 0..8 {
             let wal = open(&disk).unwrap();
@@ -164,7 +171,7 @@ fn crashes_lose_nothing_that_was_synced() {
 fn a_batched_log_loses_less_than_one_batch() {
     const RECORDS_MAX: u64 = 4;
     for_each_seed(0..30, 10, |_, rng| {
-        let mut disk = MemoryFileSystem::new();
+        let mut disk = disk_for(rng);
         let mut life = Life { term: 1, ..Life::default() };
         for _ in 0..4 {
             let clock = VirtualClock::new();
@@ -194,7 +201,7 @@ fn a_batched_log_loses_less_than_one_batch() {
 #[test]
 fn a_crash_while_opening_loses_nothing() {
     for_each_seed(100..120, 10, |_, rng| {
-        let disk = MemoryFileSystem::new();
+        let disk = disk_for(rng);
         let mut life = Life { term: 1, ..Life::default() };
         let wal = open(&disk).unwrap();
         assert!(life.operate_times(rng, &wal, 25));
@@ -218,7 +225,7 @@ fn any_failing_call_is_a_clean_error_and_loses_nothing() {
         for errno in [None, Some(ENOSPC)] {
             for n in 1.. {
                 let mut rng = seed.rng();
-                let disk = MemoryFileSystem::new();
+                let disk = disk_for(&mut rng);
                 let mut fault = Fault::on(CallKind::CHANGING).nth(n).short_write(100);
                 if let Some(errno) = errno {
                     fault = fault.errno(errno);
@@ -254,7 +261,7 @@ fn what_a_restarted_process_synced_survives_whatever_the_first_left_open() {
     for_each_seed(300..304, 1, |seed, _| {
         for n in 1.. {
             let mut rng = seed.rng();
-            let disk = MemoryFileSystem::new();
+            let disk = disk_for(&mut rng);
             disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
             let mut life = Life { term: 1, ..Life::default() };
             if let Ok(wal) = open(&disk) {

@@ -148,6 +148,15 @@ fn any_failing_call_is_a_clean_error_in_memory() {
 }
 
 #[test]
+fn any_failing_call_is_a_clean_error_in_blocks() {
+    check_all(&mut || {
+        let disk = MemoryFileSystem::new();
+        disk.set_block_bytes(Some(512));
+        Ground::Memory(disk)
+    });
+}
+
+#[test]
 fn any_failing_call_is_a_clean_error_on_real_files() {
     check_all(&mut || Ground::Disk(tempfile::tempdir().unwrap()));
 }

@@ -85,10 +85,20 @@ fn fates(changes: &[Change], seed: Seed) -> Vec<Vec<Fate>> {
 
 #[test]
 fn whatever_the_disk_keeps_of_what_was_not_synced_the_log_is_a_prefix() {
+    check_every_order(None);
+}
+
+#[test]
+fn whatever_the_disk_keeps_of_blocks_the_log_is_a_prefix() {
+    check_every_order(Some(512));
+}
+
+fn check_every_order(block_bytes: Option<usize>) {
     let mut images = 0;
     let mut largest = 0;
     for n in 1.. {
         let disk = MemoryFileSystem::new();
+        disk.set_block_bytes(block_bytes);
         disk.inject(Fault::on(CallKind::CHANGING).nth(n).lasting());
         let mut model = Model::default();
         if let Ok(wal) = open(&disk) {

@@ -145,6 +145,11 @@ impl MemoryFileSystem {
         self.disk().capacity = bytes;
     }
 
+    /// Makes its files ask for blocks of this size, see [`File::block_bytes`]; each is a write and a sync here.
+    pub fn set_block_bytes(&self, bytes: Option<usize>) {
+        self.disk().block_bytes = bytes;
+    }
+
     /// Flips the bits of `mask` in one byte of a file, on the disk and for readers: bit rot.
     ///
     /// # Errors
@@ -395,6 +400,10 @@ impl File for MemoryFile {
             disk.write(self.id, &bytes[..bytes.len().min(fault.written_bytes())], offset)?;
             Err(fault.error())
         })
+    }
+
+    fn block_bytes(&self) -> Option<usize> {
+        self.shared.disk().block_bytes
     }
 
     fn sync_data(&self) -> io::Result<()> {

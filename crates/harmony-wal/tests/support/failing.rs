@@ -134,6 +134,10 @@ impl File for FailingFile {
         Err(io::Error::from_raw_os_error(plan.errno))
     }
 
+    fn block_bytes(&self) -> Option<usize> {
+        self.inner.block_bytes()
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.fs.call(CallKind::Sync, || if self.fs.syncs { self.inner.sync_data() } else { Ok(()) })
     }

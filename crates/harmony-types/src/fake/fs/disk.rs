@@ -74,6 +74,7 @@ pub(super) struct Disk {
     next_id: u64,
     next_sequence: u64,
     pub(super) capacity: Option<u64>,
+    pub(super) block_bytes: Option<usize>,
     pub(super) faults: Faults,
     pub(super) counts: BTreeMap<CallKind, u64>,
     pub(super) trace: Vec<String>,
@@ -94,6 +95,7 @@ impl Disk {
             next_id: 0,
             next_sequence: 0,
             capacity: None,
+            block_bytes: None,
             faults: Faults::default(),
             counts: BTreeMap::new(),
             trace: Vec::new(),
@@ -353,7 +355,8 @@ impl Disk {
             .map(|(path, node)| (path.clone(), *node))
             .collect();
 
-        let mut image = Self { next_id: self.next_id, capacity: self.capacity, ..Self::new() };
+        let (capacity, block_bytes) = (self.capacity, self.block_bytes);
+        let mut image = Self { next_id: self.next_id, capacity, block_bytes, ..Self::new() };
         for (path, node) in &reachable {
             if let Node::File(id) = node {
                 let file = &self.files[id];
