@@ -46,6 +46,7 @@ mod batch;
 mod canonical;
 mod check;
 mod dump;
+mod events;
 mod lease;
 mod memory;
 mod mvcc;
@@ -61,6 +62,7 @@ mod view;
 
 pub use check::{CheckReport, TreeStats, check, stats};
 pub use dump::{DumpOptions, TreeTable, dump};
+pub use events::{Events, EventsRequest, HistoryPosition};
 pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;

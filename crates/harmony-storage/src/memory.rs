@@ -21,7 +21,7 @@ use crate::tree::record::{EventRef, WrittenAt};
 use crate::view::{ReadRow, ReadVersion, Reads, View, VisitEvent, VisitVersion};
 
 /// Rows that one read looks at under the lock: apply waits for it meanwhile.
-const ROWS_MAX: u32 = 2_048;
+pub(crate) const ROWS_MAX: u32 = 2_048;
 
 /// Bytes of values that count as one row more: they are copied under the lock.
 const ROW_BYTES: usize = 4_096;
@@ -105,6 +105,11 @@ impl Memory {
         let reads = AtMost { reads: &top, left: Cell::new(Some(ROWS_MAX)) };
         let result = read(&reads);
         reads.left.get().map(|_| result)
+    }
+
+    /// Looks at the batch on top for a moment: apply waits meanwhile.
+    pub(crate) fn with_top<T>(&self, look: impl FnOnce(&Batch) -> T) -> T {
+        look(&self.top())
     }
 
     /// What was applied last, as a view that stands still; `None` when a batch must be folded first.

@@ -231,12 +231,19 @@ impl UnifiedStorage {
         self.memory.published()
     }
 
+    /// What is applied and not yet in the tree.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// The log.
     pub(crate) fn wal(&self) -> &dyn Wal {
         &*self.wal
     }
 
-    fn check_open(&self) -> Result<(), StorageError> {
+    /// # Errors
+    /// [`StorageError::Closed`].
+    pub(crate) fn check_open(&self) -> Result<(), StorageError> {
         if self.closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
     }
 

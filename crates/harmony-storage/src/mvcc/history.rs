@@ -114,7 +114,10 @@ fn replaced_by(
 }
 
 /// Hands the event of `key` at `written` to `read`; it must be there.
-fn event_of(
+///
+/// # Errors
+/// What reading reports; [`StorageError::CorruptRecord`] when it is not there.
+pub(crate) fn event_of(
     reads: &(impl Reads + ?Sized),
     key: &[u8],
     written: WrittenAt,
