@@ -120,10 +120,7 @@ impl UnifiedStorage {
         self.check_open()?;
         let memory = self.memory();
         let (compact, end) = memory.with_top(|top| (top.progress.compact, top.progress.revision));
-        if request.first.revision < compact {
-            let requested = request.first.revision;
-            return Err(StorageError::Compacted { requested, compacted: compact });
-        }
+        check_compacted(request, compact)?;
         let mut collector = Collector::new(request, compact);
         loop {
             match memory.with_top(|top| step(top, end, &mut collector))? {
@@ -133,6 +130,26 @@ impl UnifiedStorage {
             }
         }
     }
+}
+
+/// # Errors
+/// [`StorageError::Compacted`].
+pub(crate) fn check_compacted(request: &EventsRequest, compact: Revision) -> Result<(), StorageError> {
+    let requested = request.first.revision;
+    if requested < compact { Err(StorageError::Compacted { requested, compacted: compact }) } else { Ok(()) }
+}
+
+/// Reads the history in what stands still.
+///
+/// # Errors
+/// What reading reports.
+pub(crate) fn of_view(base: &Base, request: &EventsRequest) -> Result<Events, StorageError> {
+    let Progress { compact, revision, .. } = *base.progress();
+    let mut collector = Collector::new(request, compact);
+    if request.first.revision <= revision {
+        below(base, &mut collector)?;
+    }
+    Ok(collector.finish(revision))
 }
 
 /// Collects from the batch that commands write to, up to the revision `end` at least. The lock is held.

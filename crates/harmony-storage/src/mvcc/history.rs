@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use harmony_types::{KeyRange, StorageError};
+use bytes::Bytes;
+use harmony_types::{KeyRange, KeyValue, StorageError};
 
 use super::At;
 use crate::tree::record::{EventRef, Replaced, VersionBuf, WrittenAt, corrupt};
@@ -155,6 +156,17 @@ pub(crate) fn live_version(
         read(version.borrowed())?;
     }
     Ok(())
+}
+
+/// The newest version of one key, unless it does not exist.
+pub(crate) fn get(reads: &(impl Reads + ?Sized), key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+    let mut found = None;
+    live_version(reads, key, At::Newest, &mut |version| {
+        let value = Bytes::copy_from_slice(version.value);
+        found = Some(version.to_key_value(Bytes::copy_from_slice(key), value));
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Visits the keys of a range that exist at `at`, in key order.
