@@ -299,11 +299,10 @@ impl UnifiedStorage {
         let tree = self.tree.load_full();
         let mut progress = batch.progress;
         progress.boundary_pending = false;
-        // Drops more than it adds, so that the history shrinks however fast writes come.
-        let compact_rows = compact_rows.max(2 * batch.len());
+        let pace = compact::Pace::beside(&batch, compact_rows);
         tree.commit(durability, &mut |writer| {
             batch.commit(writer, &mut progress)?;
-            compact::step(writer, &mut progress, compact_rows)?;
+            compact::step(writer, &mut progress, pace)?;
             progress.write(writer)
         })?;
         let view = Arc::new(View { tree: tree.view()?, progress, settings: batch.settings().clone() });
