@@ -1,9 +1,10 @@
-//! An embedded database: open, put, transaction, a read at an old revision, a snapshot, a crash and reopen.
+//! An embedded database: open, put, transaction, a read at an old revision, the history as a watch sees it,
+//! a snapshot, a crash and reopen.
 
 use std::error::Error;
 use std::io::Read as _;
 
-use harmony_storage::{StorageConfig, UnifiedStorage};
+use harmony_storage::{EventsRequest, StorageConfig, UnifiedStorage};
 use harmony_types::txn::{Compare, CompareTarget, Put, Range, Txn, TxnOp, TxnOpKind};
 use harmony_types::{Command, CommandKind, Entry, EntryType, HardState, Outcome, Storage, Term};
 use harmony_wal::OsFileSystem;
@@ -42,6 +43,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     run(&storage, CommandKind::Txn(Txn { compare: vec![compare], success, failure: vec![] }))?;
     let old = Range { key: "greeting".into(), revision: first.revision, ..Range::default() };
     println!("at revision {}: {:?}", first.revision, storage.range(&old)?.outcome.kvs[0].value);
+    let history = EventsRequest { prev_kv: true, ..EventsRequest::default() };
+    for event in storage.events(&history)?.events {
+        let (kv, before) = (event.kv.unwrap_or_default(), event.prev_kv.map(|kv| kv.value));
+        println!("at revision {}: {:?} became {:?}, before {before:?}", kv.mod_revision, kv.key, kv.value);
+    }
     let mut bytes = Vec::new();
     storage.create_snapshot()?.data.into_reader().read_to_end(&mut bytes)?;
     println!("a snapshot of {} bytes", bytes.len());

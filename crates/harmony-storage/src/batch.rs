@@ -97,6 +97,16 @@ impl Event {
     }
 }
 
+/// An event in memory: its bytes can be shared.
+pub(crate) struct OwnEvent<'a> {
+    /// The key.
+    pub(crate) key: &'a Bytes,
+    /// What the write made of it.
+    pub(crate) version: &'a VersionBuf,
+    /// What it was before, if anybody can still read that.
+    pub(crate) replaced: Option<&'a VersionBuf>,
+}
+
 /// See the module.
 ///
 /// Invariants: `events` is ordered by where it was written; `newest` holds the last event of each key in it.
@@ -357,6 +367,16 @@ impl Batch {
             meta::write_membership(writer, &self.settings.membership)?;
         }
         Ok(())
+    }
+
+    /// The events of this batch alone that were written at `first` or later, in order.
+    pub(crate) fn own_events(&self, first: WrittenAt) -> impl Iterator<Item = OwnEvent<'_>> {
+        let own = self.events.partition_point(|event| event.version.written < first);
+        self.events[own..].iter().map(|event| OwnEvent {
+            key: &event.key,
+            version: &event.version,
+            replaced: event.replaced.as_ref(),
+        })
     }
 
     /// How many writes it holds.

@@ -37,7 +37,7 @@
 //! ```
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease`,
-//! `alarm` and `auth` (what commands do); `view` and `reads`; `tree` with its record format and its pages; `snapshot` and `canonical`.
+//! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record format and its pages; `snapshot` and `canonical`.
 
 mod alarm;
 mod apply;
@@ -45,7 +45,9 @@ mod auth;
 mod batch;
 mod canonical;
 mod check;
+mod checked;
 mod dump;
+mod events;
 mod lease;
 mod memory;
 mod mvcc;
@@ -54,16 +56,20 @@ mod recovery;
 mod settings;
 mod snapshot;
 mod state_hash;
+mod storage_view;
 mod tree;
 mod unified;
 mod verification;
 mod view;
+mod views;
 
 pub use check::{CheckReport, TreeStats, check, stats};
 pub use dump::{DumpOptions, TreeTable, dump};
+pub use events::{Events, EventsRequest, HistoryPosition};
 pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;
 pub use reads::{AppliedHash, RangeResult};
+pub use storage_view::{RangeChunk, RangeChunks, RangeEnd, StorageView};
 pub use unified::UnifiedStorage;
 pub use verification::Verification;

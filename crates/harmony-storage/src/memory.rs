@@ -11,17 +11,16 @@ use std::cell::Cell;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
-use harmony_types::{KeyRange, StorageError};
+use harmony_types::StorageError;
 
 use crate::batch::{Base, Batch, Mark};
+use crate::checked::Checked;
 use crate::settings::Settings;
-use crate::tree::Visit;
 use crate::tree::meta::Progress;
-use crate::tree::record::{EventRef, WrittenAt};
-use crate::view::{ReadRow, ReadVersion, Reads, View, VisitEvent, VisitVersion};
+use crate::view::{Reads, View};
 
 /// Rows that one read looks at under the lock: apply waits for it meanwhile.
-const ROWS_MAX: u32 = 2_048;
+pub(crate) const ROWS_MAX: u32 = 2_048;
 
 /// Bytes of values that count as one row more: they are copied under the lock.
 const ROW_BYTES: usize = 4_096;
@@ -102,9 +101,21 @@ impl Memory {
         read: impl Fn(&dyn Reads) -> Result<T, StorageError>,
     ) -> Option<Result<T, StorageError>> {
         let top = self.top();
-        let reads = AtMost { reads: &top, left: Cell::new(Some(ROWS_MAX)) };
-        let result = read(&reads);
-        reads.left.get().map(|_| result)
+        // Rows that may still be looked at; `None` once there were too many.
+        let left = Cell::new(Some(ROWS_MAX));
+        let check = |value_bytes: usize| {
+            let rows = u32::try_from(1 + value_bytes / ROW_BYTES).unwrap_or(u32::MAX);
+            left.set(left.get().and_then(|left| left.checked_sub(rows)));
+            // Any error does to end the read, as its result is dropped.
+            if left.get().is_some() { Ok(()) } else { Err(StorageError::Closed) }
+        };
+        let result = read(&Checked { reads: &*top, check });
+        left.get().map(|_| result)
+    }
+
+    /// Looks at the batch on top for a moment: apply waits meanwhile.
+    pub(crate) fn with_top<T>(&self, look: impl FnOnce(&Batch) -> T) -> T {
+        look(&self.top())
     }
 
     /// What was applied last, as a view that stands still; `None` when a batch must be folded first.
@@ -186,67 +197,5 @@ impl Drop for Change<'_> {
         if let Some(mark) = self.mark.take() {
             self.top.roll_back(mark);
         }
-    }
-}
-
-/// Reads that end with an error after so many rows.
-struct AtMost<'a> {
-    reads: &'a Batch,
-    /// Rows that may still be looked at; `None` once there were too many.
-    left: Cell<Option<u32>>,
-}
-
-impl AtMost<'_> {
-    /// Counts a row; any error does to end the read, as its result is dropped.
-    fn count(&self, value_bytes: usize) -> Result<(), StorageError> {
-        let rows = u32::try_from(1 + value_bytes / ROW_BYTES).unwrap_or(u32::MAX);
-        self.left.set(self.left.get().and_then(|left| left.checked_sub(rows)));
-        if self.left.get().is_some() { Ok(()) } else { Err(StorageError::Closed) }
-    }
-}
-
-impl Reads for AtMost<'_> {
-    fn progress(&self) -> &Progress {
-        self.reads.progress()
-    }
-
-    /// Not counted: a reader that asks for many single keys looks at a row of a scan or at an event before each.
-    fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError> {
-        self.reads.newest(key, read)
-    }
-
-    fn scan(&self, range: &KeyRange, visit: VisitVersion<'_>) -> Result<(), StorageError> {
-        self.reads.scan(range, &mut |key, version| {
-            self.count(version.value.len())?;
-            visit(key, version)
-        })
-    }
-
-    fn event(
-        &self,
-        at: WrittenAt,
-        read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
-    ) -> Result<bool, StorageError> {
-        self.count(0)?;
-        self.reads.event(at, read)
-    }
-
-    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
-        self.reads.events_from(first, &mut |event| {
-            self.count(0)?;
-            visit(event)
-        })
-    }
-
-    /// Not counted, as single keys are not.
-    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {
-        self.reads.state_row(name, read)
-    }
-
-    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError> {
-        self.reads.state_rows(names, &mut |name, row| {
-            self.count(row.len())?;
-            visit(name, row)
-        })
     }
 }

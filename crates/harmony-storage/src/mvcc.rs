@@ -12,6 +12,7 @@
 //! compact 5    log 4.0 goes, and with it the tombstone (unless the key was put again)
 //! ```
 
+pub(crate) mod chunks;
 pub(crate) mod compact;
 pub(crate) mod hash;
 pub(crate) mod history;

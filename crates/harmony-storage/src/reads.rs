@@ -1,6 +1,5 @@
 //! Reading: everything that looks at one view and changes nothing.
 
-use bytes::Bytes;
 use harmony_types::txn::{Range, RangeOutcome, Txn, TxnOpKind};
 use harmony_types::{KeyValue, LogIndex, Outcome, OutcomeKind, Refusal, Revision, StorageError};
 
@@ -48,15 +47,7 @@ impl UnifiedStorage {
     /// # Errors
     /// [`StorageError::CrcMismatch`] and the like.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.read(|reads| {
-            let mut found = None;
-            history::live_version(reads, key, At::Newest, &mut |version| {
-                let value = Bytes::copy_from_slice(version.value);
-                found = Some(version.to_key_value(Bytes::copy_from_slice(key), value));
-                Ok(())
-            })?;
-            Ok(found)
-        })
+        self.read(|reads| history::get(reads, key))
     }
 
     /// Runs a transaction that only reads, all of it at one view.
@@ -136,7 +127,7 @@ fn bad_revision(request: &Txn, progress: &Progress) -> i64 {
 }
 
 /// The error of a read for a refusal of the revision asked for.
-fn refused(refusal: Refusal, requested: i64, progress: &Progress) -> StorageError {
+pub(crate) fn refused(refusal: Refusal, requested: i64, progress: &Progress) -> StorageError {
     let requested = Revision(u64::try_from(requested).unwrap_or(0));
     if refusal == Refusal::Compacted {
         StorageError::Compacted { requested, compacted: progress.compact }

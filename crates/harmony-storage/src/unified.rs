@@ -26,6 +26,7 @@ use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine};
 use crate::verification::{Verification, Verifier};
 use crate::view::{Reads, View};
+use crate::views::Views;
 
 /// The tree's file in its directory.
 pub(crate) const TREE_FILE: &str = "tree.redb";
@@ -47,6 +48,7 @@ pub struct UnifiedStorage {
     wal: Arc<dyn Wal>,
     tree: ArcSwap<RedbTree>,
     memory: Memory,
+    views: Arc<Views>,
     applying: Mutex<()>,
     /// Held during I/O on purpose: the tree has a single writer.
     writer: Mutex<()>,
@@ -107,10 +109,11 @@ impl UnifiedStorage {
         let storage = Self {
             fs,
             tree_dir: tree_dir.to_owned(),
-            config,
             wal,
             durable_applied: AtomicU64::new(view.progress.applied.index.0),
             memory: Memory::new(view),
+            views: Views::new(config.view_bytes_max, config.checkpoint_bytes),
+            config,
             tree: ArcSwap::from_pointee(tree),
             applying: Mutex::new(()),
             writer: Mutex::new(()),
@@ -134,7 +137,7 @@ impl UnifiedStorage {
         match self.memory.read(&read) {
             Some(result) => result,
             // Too long to keep apply waiting.
-            None => read(&self.fixed_view()?),
+            None => self.view()?.read(read),
         }
     }
 
@@ -231,12 +234,24 @@ impl UnifiedStorage {
         self.memory.published()
     }
 
+    /// The views that are held.
+    pub(crate) fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    /// What is applied and not yet in the tree.
+    pub(crate) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
     /// The log.
     pub(crate) fn wal(&self) -> &dyn Wal {
         &*self.wal
     }
 
-    fn check_open(&self) -> Result<(), StorageError> {
+    /// # Errors
+    /// [`StorageError::Closed`].
+    pub(crate) fn check_open(&self) -> Result<(), StorageError> {
         if self.closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
     }
 
@@ -284,15 +299,15 @@ impl UnifiedStorage {
         let tree = self.tree.load_full();
         let mut progress = batch.progress;
         progress.boundary_pending = false;
-        // Drops more than it adds, so that the history shrinks however fast writes come.
-        let compact_rows = compact_rows.max(2 * batch.len());
+        let pace = compact::Pace::beside(&batch, compact_rows);
         tree.commit(durability, &mut |writer| {
             batch.commit(writer, &mut progress)?;
-            compact::step(writer, &mut progress, compact_rows)?;
+            compact::step(writer, &mut progress, pace)?;
             progress.write(writer)
         })?;
         let view = Arc::new(View { tree: tree.view()?, progress, settings: batch.settings().clone() });
         self.memory.rebase(&view);
+        self.views.folded(&batch, &view, tree.written_bytes());
         Ok(Some(view))
     }
 
@@ -317,6 +332,7 @@ impl UnifiedStorage {
         self.fs.sync_dir(&self.tree_dir).map_err(StorageError::io("sync", &self.tree_dir))?;
         let new = new.renamed(&path);
         let view = View::open(new.view()?)?;
+        self.views.replaced(new.written_bytes());
         // Views of the old file go on reading it; what it holds in memory is not worth writing any more.
         self.tree.swap(Arc::new(new)).abandon();
         self.memory.reset(view);
@@ -486,13 +502,15 @@ impl Storage for UnifiedStorage {
     }
 
     fn create_snapshot(&self) -> Result<Snapshot, StorageError> {
+        let since = self.views.written();
         let view = self.tree_view()?;
         let meta = SnapshotMeta {
             index: view.progress.applied.index,
             term: view.progress.applied.term,
             membership: Membership::clone(&view.settings.membership),
         };
-        let stream = SnapshotStream::new(view, self.config.wal.identity.cluster);
+        let pin = self.views.pin(since, Base::Tree(view));
+        let stream = SnapshotStream::new(pin, self.config.wal.identity.cluster);
         Ok(Snapshot { meta, data: SnapshotData::Stream(Box::new(stream)) })
     }
 
@@ -515,6 +533,7 @@ impl Storage for UnifiedStorage {
             saved => saved,
         };
         self.closed.store(true, Ordering::Release);
+        self.views.close();
         let closed = self.wal.close();
         saved?;
         closed?;
@@ -530,6 +549,7 @@ impl Drop for UnifiedStorage {
         if !*self.saved.get_mut() {
             self.tree.load().abandon();
         }
+        self.views.close();
     }
 }
 

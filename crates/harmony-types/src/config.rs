@@ -89,6 +89,8 @@ pub struct StorageConfig {
     pub checkpoint_bytes: u64,
     /// Time between checkpoints, milliseconds.
     pub checkpoint_interval_ms: u64,
+    /// Bytes written to the tree since a view was taken, a snapshot's too, that end it: so much the file may grow for it.
+    pub view_bytes_max: u64,
 }
 
 impl Default for StorageConfig {
@@ -98,6 +100,7 @@ impl Default for StorageConfig {
             tree_cache_bytes: limits::TREE_CACHE_BYTES,
             checkpoint_bytes: limits::CHECKPOINT_BYTES,
             checkpoint_interval_ms: limits::CHECKPOINT_INTERVAL_MS,
+            view_bytes_max: limits::VIEW_BYTES_MAX,
         }
     }
 }
@@ -114,6 +117,9 @@ impl StorageConfig {
         }
         if self.checkpoint_bytes == 0 || self.checkpoint_interval_ms == 0 {
             mistakes.push("checkpoint size and interval must be above 0".to_owned());
+        }
+        if self.view_bytes_max == 0 {
+            mistakes.push("views need room: their limit must be above 0 bytes".to_owned());
         }
         ConfigError::check(mistakes)
     }
@@ -208,9 +214,14 @@ mod tests {
     #[test]
     fn every_mistake_is_named_at_once() {
         let wal = WalConfig { segment_bytes: 1, quota_bytes: Some(1), ..WalConfig::default() };
-        let storage =
-            StorageConfig { wal, tree_cache_bytes: 0, checkpoint_bytes: 0, ..StorageConfig::default() };
-        assert_eq!(storage.validate().unwrap_err().mistakes.len(), 4);
+        let storage = StorageConfig {
+            wal,
+            tree_cache_bytes: 0,
+            checkpoint_bytes: 0,
+            view_bytes_max: 0,
+            ..StorageConfig::default()
+        };
+        assert_eq!(storage.validate().unwrap_err().mistakes.len(), 5);
         let node = NodeConfig {
             heartbeat_interval_ms: 20_000,
             election_timeout_ms: 60_000,

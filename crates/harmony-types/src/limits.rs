@@ -37,6 +37,10 @@ pub const CHECKPOINT_INTERVAL_MS: u64 = 5_000;
 /// Cache of the B-tree, bytes; half of it is its write buffer.
 pub const TREE_CACHE_BYTES: usize = 96 << 20;
 
+/// Bytes written to the tree since a view was taken that end the view: pages that it may still read are not used again, so
+/// the file grows by as much. Over 40 seconds of random puts at full speed: enough to stream a snapshot.
+pub const VIEW_BYTES_MAX: u64 = 4 << 30;
+
 /// Time between heartbeats, milliseconds (etcd's `--heartbeat-interval`).
 pub const HEARTBEAT_INTERVAL_MS: u64 = 100;
 

@@ -5,9 +5,10 @@ use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
 use harmony_storage::{StorageConfig, UnifiedStorage};
+use harmony_types::command::Compact;
 use harmony_types::fake::seed::{Seed, SeededRng};
 use harmony_types::txn::Put;
-use harmony_types::{Command, CommandKind, Entry, EntryType, LogIndex, Storage, Term};
+use harmony_types::{Command, CommandKind, Entry, EntryType, LogIndex, Revision, Storage, Term};
 use harmony_wal::OsFileSystem;
 
 pub struct Store {
@@ -37,10 +38,17 @@ impl Store {
     }
 
     fn put(&self, number: u64) -> Entry {
-        self.last.set(self.last.get() + 1);
         let value = Bytes::from_static(&[7; 256]);
-        let put = Put { key: key(number), value, ..Put::default() };
-        let data = Command::from(CommandKind::Put(put)).encode_to_bytes();
+        self.entry(CommandKind::Put(Put { key: key(number), value, ..Put::default() }))
+    }
+
+    pub fn compact(&self, revision: Revision) -> Entry {
+        self.entry(CommandKind::Compact(Compact { revision: revision.as_i64() }))
+    }
+
+    fn entry(&self, command: CommandKind) -> Entry {
+        self.last.set(self.last.get() + 1);
+        let data = Command::from(command).encode_to_bytes();
         Entry { term: Term(1), index: LogIndex(self.last.get()), entry_type: EntryType::Normal, data }
     }
 

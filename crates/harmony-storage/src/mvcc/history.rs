@@ -2,7 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use harmony_types::{KeyRange, StorageError};
+use bytes::Bytes;
+use harmony_types::{KeyRange, KeyValue, StorageError};
 
 use super::At;
 use crate::tree::record::{EventRef, Replaced, VersionBuf, WrittenAt, corrupt};
@@ -114,7 +115,10 @@ fn replaced_by(
 }
 
 /// Hands the event of `key` at `written` to `read`; it must be there.
-fn event_of(
+///
+/// # Errors
+/// What reading reports; [`StorageError::CorruptRecord`] when it is not there.
+pub(crate) fn event_of(
     reads: &(impl Reads + ?Sized),
     key: &[u8],
     written: WrittenAt,
@@ -152,6 +156,17 @@ pub(crate) fn live_version(
         read(version.borrowed())?;
     }
     Ok(())
+}
+
+/// The newest version of one key, unless it does not exist.
+pub(crate) fn get(reads: &(impl Reads + ?Sized), key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
+    let mut found = None;
+    live_version(reads, key, At::Newest, &mut |version| {
+        let value = Bytes::copy_from_slice(version.value);
+        found = Some(version.to_key_value(Bytes::copy_from_slice(key), value));
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Visits the keys of a range that exist at `at`, in key order.

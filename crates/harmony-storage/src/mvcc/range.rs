@@ -101,7 +101,7 @@ impl Plan {
 }
 
 /// The revision filters; 0 is off.
-fn passes(request: &Range, version: &VersionRef<'_>) -> bool {
+pub(super) fn passes(request: &Range, version: &VersionRef<'_>) -> bool {
     let within = |number: i64, min: i64, max: i64| (min == 0 || min <= number) && (max == 0 || number <= max);
     within(version.written.revision.as_i64(), request.min_mod_revision, request.max_mod_revision)
         && within(version.create.as_i64(), request.min_create_revision, request.max_create_revision)

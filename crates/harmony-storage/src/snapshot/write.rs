@@ -1,8 +1,7 @@
 //! A snapshot out of a view. The view stands still, so nobody waits for the reader of the stream; it holds pages of the
-//! tree until it is dropped.
+//! tree until it is dropped, or ended because it holds too many: then the stream fails, and goes on failing.
 
 use std::io::{self, Read};
-use std::sync::Arc;
 
 use harmony_types::{ClusterId, StorageError};
 use prost::Message as _;
@@ -11,14 +10,16 @@ use super::{
     FRAME_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, KIND_STATE, MAGIC, STREAM_VERSION,
     frame_crc,
 };
+use crate::batch::Base;
 use crate::canonical;
 use crate::tree::meta::MembershipRow;
 use crate::tree::{NEXT, STOP, Table};
 use crate::view::View;
+use crate::views::Pin;
 
 /// The stream. Reads fail with an [`io::Error`] around the [`StorageError`] when the tree is damaged.
 pub(crate) struct SnapshotStream {
-    view: Arc<View>,
+    pin: Pin,
     next: Next,
     rows: [u64; 3],
     frame: Vec<u8>,
@@ -31,39 +32,49 @@ enum Next {
     Rows { table: Table, after: Option<Vec<u8>> },
     End,
     Nothing,
+    Failed,
 }
 
 impl SnapshotStream {
-    pub(crate) fn new(view: Arc<View>, cluster: ClusterId) -> Self {
-        Self { view, next: Next::Head(cluster), rows: [0; 3], frame: Vec::new(), read: 0 }
+    /// `pin` holds a view of the tree.
+    pub(crate) fn new(pin: Pin, cluster: ClusterId) -> Self {
+        Self { pin, next: Next::Head(cluster), rows: [0; 3], frame: Vec::new(), read: 0 }
     }
 
     fn fill(&mut self) -> Result<(), StorageError> {
         self.frame.clear();
         self.read = 0;
-        self.next = match std::mem::replace(&mut self.next, Next::Nothing) {
+        let Base::Tree(view) = self.pin.base()? else {
+            unreachable!("a view of the tree never becomes one of memory")
+        };
+        // A reader that goes on after an error must not take it for the end.
+        self.next = match std::mem::replace(&mut self.next, Next::Failed) {
             Next::Head(cluster) => {
                 self.frame.extend_from_slice(&MAGIC);
                 self.frame.extend_from_slice(&STREAM_VERSION.to_be_bytes());
-                put_frame(&mut self.frame, KIND_HEAD, &head(&self.view, cluster).encode_to_vec());
+                put_frame(&mut self.frame, KIND_HEAD, &head(&view, cluster).encode_to_vec());
                 Next::Rows { table: Table::Latest, after: None }
             }
-            Next::Rows { table, after } => self.fill_rows(table, after)?,
+            Next::Rows { table, after } => self.fill_rows(&view, table, after)?,
             Next::End => {
                 let end = self.rows.iter().flat_map(|rows| rows.to_be_bytes()).collect::<Vec<u8>>();
                 put_frame(&mut self.frame, KIND_END, &end);
                 Next::Nothing
             }
             Next::Nothing => Next::Nothing,
+            Next::Failed => {
+                let reason = "it failed before".to_owned();
+                return Err(StorageError::CorruptRecord { place: "snapshot stream".to_owned(), reason });
+            }
         };
         Ok(())
     }
 
-    fn fill_rows(&mut self, table: Table, after: Option<Vec<u8>>) -> Result<Next, StorageError> {
+    fn fill_rows(&mut self, view: &View, table: Table, after: Option<Vec<u8>>) -> Result<Next, StorageError> {
         let mut payload = Vec::with_capacity(FRAME_BYTES);
         let mut last = None;
         let mut rows = 0;
-        canonical::rows(&self.view, table, after.as_deref(), &mut |key, row| {
+        canonical::rows(view, table, after.as_deref(), &mut |key, row| {
             if FRAME_BYTES <= payload.len() {
                 return Ok(STOP);
             }

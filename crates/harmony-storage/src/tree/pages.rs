@@ -119,6 +119,8 @@ pub(crate) struct PagedFile {
     header_count: AtomicU32,
     /// Those of them that a sync covered.
     header_durable: AtomicU32,
+    /// Bytes of pages written so far.
+    written_bytes: AtomicU64,
     /// Nothing is written any more.
     abandoned: AtomicBool,
 }
@@ -188,6 +190,7 @@ impl PagedFile {
             groups: RwLock::new((0..groups).map(|_| Arc::new(Group::on_disk())).collect()),
             header_count: AtomicU32::new(0),
             header_durable: AtomicU32::new(0),
+            written_bytes: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
         }
     }
@@ -203,6 +206,11 @@ impl PagedFile {
     /// What the system reports.
     pub(crate) fn file_bytes(&self) -> io::Result<u64> {
         self.file.len()
+    }
+
+    /// Bytes of pages written since it was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Acquire)
     }
 
     /// Cuts or extends, new pages reading as zeros.
@@ -398,6 +406,7 @@ impl PagedFile {
         let (group, number, slot) = self.group(first)?;
         let _writing = group.writing();
         self.file.write_at(bytes, layout::page_offset(first))?;
+        self.written_bytes.fetch_add(bytes.len() as u64, Ordering::AcqRel);
         let sums = bytes.chunks_exact(PAGE_BYTES).zip(first..).map(|(bytes, page)| sum(page, bytes));
         group.set(&*self.file, number, slot, sums)
     }

@@ -85,6 +85,11 @@ impl RedbTree {
         self.file.pages.abandon();
     }
 
+    /// Bytes of pages written since it was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.file.pages.written_bytes()
+    }
+
     /// The same tree under the name that its file was renamed to.
     pub(crate) fn renamed(self, path: &Path) -> Self {
         Self { file: TreeFile { path: path.into(), ..self.file }, ..self }

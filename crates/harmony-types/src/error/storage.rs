@@ -85,6 +85,18 @@ pub enum StorageError {
         /// The newest.
         current: Revision,
     },
+    /// A view was ended to free what it kept: pages of the tree that were given up since, and memory.
+    #[error(
+        "the view at revision {revision} was ended: {kept_bytes} bytes were kept for it, the limit is {limit_bytes}: read again at a new view, in less time, or raise the limit"
+    )]
+    ViewExpired {
+        /// Its newest revision.
+        revision: Revision,
+        /// Bytes written to the tree since it was taken, or held in memory for views.
+        kept_bytes: u64,
+        /// What these may be.
+        limit_bytes: u64,
+    },
     /// Written by another release, usually a newer one. Nothing was changed on disk.
     #[error(
         "{place} has format version {found}; this release reads {supported}: use the release that wrote it, or a newer one"
