@@ -87,6 +87,17 @@ impl Peer {
         })
     }
 
+    /// Opens the log that is in `dir` and shows each of its entries, index and payload, in order: on the way where the peer
+    /// can, as a user who needs them would have it.
+    pub fn recover(self, dir: &Path, show: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<Box<dyn Log>> {
+        if self == Self::Harmony {
+            return Ok(Box::new(harmony::recover(dir, show)?));
+        }
+        let log = self.open(dir, Purpose::Fill)?;
+        log.read_all(show)?;
+        Ok(log)
+    }
+
     /// How it is set up, for the report.
     pub fn settings(self) -> &'static str {
         match self {

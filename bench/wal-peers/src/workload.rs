@@ -312,9 +312,8 @@ fn commit_in_a_loop(time: Duration, mut writer: Box<dyn Writer + '_>, barrier: &
 fn recover(plan: &Plan, peer: Peer, dir: &Path) -> Result<(Box<dyn Log>, Sample)> {
     let entries = plan.entries;
     let once = || -> Result<Box<dyn Log>> {
-        let log = peer.open(dir, Purpose::Fill)?;
         let (mut next, mut bytes) = (1, 0);
-        log.read_all(&mut |index, data| {
+        let log = peer.recover(dir, &mut |index, data| {
             if index != next {
                 return Err(format!("read entry {index} instead of {next}").into());
             }

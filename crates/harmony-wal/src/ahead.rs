@@ -3,12 +3,12 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::thread;
 
 use harmony_types::{FileSystem, OpenMode, WalError};
 
-use crate::frame::{Header, Kind};
+use crate::frame::{HEADER_BYTES, Header, Kind};
 use crate::reader::{SegmentReader, Step};
 use crate::record::VOTE_BYTES;
 use crate::segment::{HEAD_BYTES, OPENING_BYTES};
@@ -17,9 +17,12 @@ use crate::segment::{HEAD_BYTES, OPENING_BYTES};
 const LONG_BYTES: u64 = 32 << 20;
 /// More threads would check faster than one can take in.
 const THREADS_MAX: usize = 4;
-/// Frames that a thread hands over at once, and how often it may do so before they are taken: together some 14 MiB.
+/// Frames that a thread hands over at once, and how often it may do so before they are taken: together some 14 MiB, and
+/// 64 MiB more with payloads. About a segment: a thread need not wait until the one before it is taken.
 const BATCH_FRAMES: usize = 4096;
 const BATCHES_AHEAD: usize = 64;
+/// Threads that hand over payloads: what they have read ahead takes memory.
+const PAYLOAD_THREADS_MAX: usize = 2;
 
 /// A segment to read.
 #[derive(Clone)]
@@ -53,7 +56,7 @@ pub(crate) struct Stop {
 
 /// Takes in what was read, segment by segment.
 pub(crate) trait Sink {
-    /// Whether [`Sink::frame`] needs payloads: then nothing is read ahead.
+    /// Whether [`Sink::frame`] needs payloads.
     fn wants_payloads(&self) -> bool;
     /// One good frame, the seal included, with its payload if it was asked for.
     fn frame(&mut self, segment: usize, note: &Note, payload: Option<&[u8]>) -> Result<(), WalError>;
@@ -63,10 +66,12 @@ pub(crate) trait Sink {
 
 /// Reads all of `sources` and hands everything to `sink` in order.
 pub(crate) fn read(fs: &dyn FileSystem, sources: &[Source], sink: &mut dyn Sink) -> Result<(), WalError> {
+    let payloads = sink.wants_payloads();
+    let threads_max = if payloads { PAYLOAD_THREADS_MAX } else { THREADS_MAX };
     let threads =
-        thread::available_parallelism().map_or(1, NonZeroUsize::get).min(THREADS_MAX).min(sources.len());
+        thread::available_parallelism().map_or(1, NonZeroUsize::get).min(threads_max).min(sources.len());
     let bytes: u64 = sources.iter().map(|source| source.file_bytes).sum();
-    if threads < 2 || bytes < LONG_BYTES || sink.wants_payloads() {
+    if threads < 2 || bytes < LONG_BYTES {
         for (segment, source) in sources.iter().enumerate() {
             let stop = frames(fs, source, |note, payload| sink.frame(segment, &note, Some(payload)))?;
             sink.stop(segment, stop)?;
@@ -77,55 +82,123 @@ pub(crate) fn read(fs: &dyn FileSystem, sources: &[Source], sink: &mut dyn Sink)
         let mut feeds = Vec::with_capacity(threads);
         for first in 0..threads {
             let (feed, taken) = mpsc::sync_channel(BATCHES_AHEAD);
-            feeds.push(taken);
+            let (used, reused) = mpsc::channel();
+            feeds.push(Feed { taken, used });
             let share = sources.iter().skip(first).step_by(threads);
+            let checker = Checker { fs, feed, reused, payloads };
             thread::Builder::new()
                 .name("wal-open".to_owned())
-                .spawn_scoped(scope, move || check(fs, share, &feed))
+                .spawn_scoped(scope, move || checker.run(share))
                 .map_err(WalError::io("start a thread to read", &sources[first].path))?;
         }
         // Dropping the feeds, after an error too, ends the threads.
-        (0..sources.len()).try_for_each(|segment| take(&feeds[segment % threads], segment, sink))
+        (0..sources.len()).try_for_each(|segment| feeds[segment % threads].take(segment, sink))
     })
 }
 
 /// What a thread hands over.
 enum Checked {
-    Frames(Vec<Note>),
+    Frames(Batch),
     Stop(Stop),
     Failed(WalError),
 }
 
-/// The work of one thread; ends early when nobody takes what it read.
-fn check<'a>(fs: &dyn FileSystem, share: impl Iterator<Item = &'a Source>, feed: &SyncSender<Checked>) {
-    for source in share {
-        let mut batch = Vec::with_capacity(BATCH_FRAMES);
-        let stop = frames(fs, source, |note, _| {
-            batch.push(note);
-            if batch.len() == BATCH_FRAMES {
-                // A feed that nobody takes any more shows below.
-                let _ = feed
-                    .send(Checked::Frames(std::mem::replace(&mut batch, Vec::with_capacity(BATCH_FRAMES))));
-            }
-            Ok(())
-        });
-        let end = match stop {
-            Ok(stop) => Checked::Stop(stop),
-            Err(error) => Checked::Failed(error),
-        };
-        if feed.send(Checked::Frames(batch)).is_err() || feed.send(end).is_err() {
-            return;
+/// Frames that follow each other.
+struct Batch {
+    notes: Vec<Note>,
+    /// The bytes in which they stand, and where in the segment those start; nothing if nobody wants them.
+    chunk: Vec<u8>,
+    chunk_at: u64,
+}
+
+impl Batch {
+    fn payload(&self, note: &Note) -> Option<&[u8]> {
+        if self.chunk.is_empty() {
+            return None;
         }
+        let frame = usize::try_from(u64::from(note.at) - self.chunk_at).expect("within the chunk");
+        self.chunk.get(frame + HEADER_BYTES..)?.get(..note.header.payload_bytes())
     }
 }
 
-/// Takes in one segment.
-fn take(feed: &Receiver<Checked>, segment: usize, sink: &mut dyn Sink) -> Result<(), WalError> {
-    loop {
-        match feed.recv().expect("a thread ends only behind its last segment") {
-            Checked::Frames(notes) => notes.iter().try_for_each(|note| sink.frame(segment, note, None))?,
-            Checked::Stop(stop) => return sink.stop(segment, stop),
-            Checked::Failed(error) => return Err(error),
+/// What one thread reads.
+struct Checker<'a> {
+    fs: &'a dyn FileSystem,
+    feed: SyncSender<Checked>,
+    /// Chunks that were taken in, to be filled again.
+    reused: Receiver<Vec<u8>>,
+    payloads: bool,
+}
+
+impl Checker<'_> {
+    /// The work of one thread; ends early when nobody takes what it read.
+    fn run<'s>(&self, share: impl Iterator<Item = &'s Source>) {
+        for source in share {
+            let end = match self.segment(source) {
+                Ok(stop) => Checked::Stop(stop),
+                Err(error) => Checked::Failed(error),
+            };
+            if self.feed.send(end).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn segment(&self, source: &Source) -> Result<Stop, WalError> {
+        let mut walk = Walk::new(self.fs, source)?;
+        let mut notes = Vec::with_capacity(BATCH_FRAMES);
+        loop {
+            let full = if self.payloads {
+                !walk.reader.holds_frame(walk.stop.at)
+            } else {
+                notes.len() == BATCH_FRAMES
+            };
+            if full {
+                self.hand_over(&mut walk, &mut notes);
+            }
+            let Some(note) = walk.next()? else { break };
+            notes.push(note);
+        }
+        self.hand_over(&mut walk, &mut notes);
+        Ok(walk.stop)
+    }
+
+    fn hand_over(&self, walk: &mut Walk, notes: &mut Vec<Note>) {
+        if notes.is_empty() {
+            return;
+        }
+        let (chunk_at, chunk) = if self.payloads {
+            walk.reader.exchange(self.reused.try_recv().unwrap_or_default())
+        } else {
+            (0, Vec::new())
+        };
+        let notes = std::mem::replace(notes, Vec::with_capacity(BATCH_FRAMES));
+        // A feed that nobody takes any more shows at the end of the segment.
+        let _ = self.feed.send(Checked::Frames(Batch { notes, chunk, chunk_at }));
+    }
+}
+
+/// The other end of a feed.
+struct Feed {
+    taken: Receiver<Checked>,
+    used: Sender<Vec<u8>>,
+}
+
+impl Feed {
+    /// Takes in one segment.
+    fn take(&self, segment: usize, sink: &mut dyn Sink) -> Result<(), WalError> {
+        loop {
+            match self.taken.recv().expect("a thread ends only behind its last segment") {
+                Checked::Frames(batch) => {
+                    for note in &batch.notes {
+                        sink.frame(segment, note, batch.payload(note))?;
+                    }
+                    // A thread that is done needs none.
+                    let _ = self.used.send(batch.chunk);
+                }
+                Checked::Stop(stop) => return sink.stop(segment, stop),
+                Checked::Failed(error) => return Err(error),
+            }
         }
     }
 }
@@ -137,23 +210,47 @@ pub(crate) fn frames(
     source: &Source,
     mut visit: impl FnMut(Note, &[u8]) -> Result<(), WalError>,
 ) -> Result<Stop, WalError> {
-    let file = fs.open(&source.path, OpenMode::Read).map_err(WalError::io("open", &source.path))?;
-    let mut reader = SegmentReader::new(file, source.path.clone(), source.sequence)?;
-    let at = u32::try_from(HEAD_BYTES).expect("a small constant");
-    let mut stop = Stop { at, sealed: false, chain: source.chain, synced: OPENING_BYTES };
-    while let Step::Frame(header) = reader.step(stop.at, stop.chain)? {
+    let mut walk = Walk::new(fs, source)?;
+    while let Some(note) = walk.next()? {
+        let payload = walk.reader.payload(note.at, &note.header)?;
+        visit(note, payload)?;
+    }
+    Ok(walk.stop)
+}
+
+/// The way through the good frames of one segment.
+struct Walk {
+    reader: SegmentReader,
+    stop: Stop,
+}
+
+impl Walk {
+    fn new(fs: &dyn FileSystem, source: &Source) -> Result<Self, WalError> {
+        let file = fs.open(&source.path, OpenMode::Read).map_err(WalError::io("open", &source.path))?;
+        let reader = SegmentReader::new(file, source.path.clone(), source.sequence)?;
+        let at = u32::try_from(HEAD_BYTES).expect("a small constant");
+        Ok(Self { reader, stop: Stop { at, sealed: false, chain: source.chain, synced: OPENING_BYTES } })
+    }
+
+    /// The next frame, the seal included; `None` behind it, or where no good frame stands.
+    fn next(&mut self) -> Result<Option<Note>, WalError> {
+        let stop = &mut self.stop;
+        if stop.sealed {
+            return Ok(None);
+        }
+        let Step::Frame(header) = self.reader.step(stop.at, stop.chain)? else { return Ok(None) };
         stop.chain = header.crc;
         stop.synced = stop.synced.max(header.durable);
-        let payload = reader.payload(stop.at, &header)?;
+        let payload = self.reader.payload(stop.at, &header)?;
         let mut start = [0; VOTE_BYTES];
         let known = payload.len().min(VOTE_BYTES);
         start[..known].copy_from_slice(&payload[..known]);
-        visit(Note { at: stop.at, header, start }, payload)?;
+        let note = Note { at: stop.at, header, start };
         if header.kind == Kind::Seal.to_u8() {
             stop.sealed = true;
-            break;
+        } else {
+            stop.at += u32::try_from(header.frame_bytes()).expect("frames are limited");
         }
-        stop.at += u32::try_from(header.frame_bytes()).expect("frames are limited");
+        Ok(Some(note))
     }
-    Ok(stop)
 }

@@ -193,4 +193,4 @@ pub use fill::Filler;
 pub use os::OsFileSystem;
 pub use recovery::{Recovery, TornTail};
 pub use repair::{Cut, Kept, Lost, RepairOptions, RepairPlan, Repaired, plan_repair, repair};
-pub use wal::FileWal;
+pub use wal::{FileWal, RecordRef};

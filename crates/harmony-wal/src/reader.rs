@@ -10,6 +10,9 @@ use crate::frame::{self, HEADER_BYTES, Header};
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Where a buffer stands that holds nothing: behind every segment.
+const NOWHERE: u64 = 1 << 40;
+
 /// What stands at one place of a segment.
 pub(crate) enum Step {
     /// A good frame.
@@ -78,6 +81,19 @@ impl SegmentReader {
         let bytes = HEADER_BYTES + header.payload_bytes();
         let good = frame::checksum_in_place(offset, self.window_mut(u64::from(at), bytes)?) == header.crc;
         Ok(if good { Step::Frame(header) } else { Step::Stop })
+    }
+
+    /// Whether the frame at byte `at`, if there is a good one, is in the buffer.
+    pub(crate) fn holds_frame(&self, at: u32) -> bool {
+        let Some(start) = u64::from(at).checked_sub(self.buffer_at) else { return false };
+        let bytes = usize::try_from(start).ok().and_then(|start| self.buffer.get(start..));
+        let Some(header) = bytes.and_then(<[u8]>::first_chunk).map(Header::decode) else { return false };
+        !header.plausible() || bytes.is_some_and(|bytes| HEADER_BYTES + header.payload_bytes() <= bytes.len())
+    }
+
+    /// Gives up the buffer, with the byte at its start, and goes on in `buffer`, whose content does not matter.
+    pub(crate) fn exchange(&mut self, buffer: Vec<u8>) -> (u64, Vec<u8>) {
+        (std::mem::replace(&mut self.buffer_at, NOWHERE), std::mem::replace(&mut self.buffer, buffer))
     }
 
     /// The payload of the frame at byte `at`.

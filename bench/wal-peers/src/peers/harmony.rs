@@ -4,14 +4,14 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use harmony_types::{Entry, LogIndex, Term};
+use harmony_types::{Entry, LogIndex, RecordType, Term};
 use harmony_wal::{FileWal, Filler, OsFileSystem, SystemClock, Wal, WalConfig};
 
 use crate::Result;
 use crate::payload::Payloads;
 use crate::peer::{Log, Writer};
 
-pub const SETTINGS: &str = "WalConfig::default(), fill_ahead(); append_many for each call, then sync() where the row says so; \
+pub const SETTINGS: &str = "WalConfig::default(), fill_ahead(); recover: open_with(); append_many for each call, then sync() where the row says so; \
     writers share one run of indexes behind a mutex that is held for the append and not for the sync";
 
 /// Bytes of entries read at once when all are read.
@@ -25,7 +25,23 @@ pub struct Harmony {
 }
 
 pub fn open(dir: &Path) -> Result<Harmony> {
-    let wal = FileWal::open(OsFileSystem::new(), dir, WalConfig::default())?;
+    with(FileWal::open(OsFileSystem::new(), dir, WalConfig::default())?)
+}
+
+/// Entries are shown while the log is opened: this one has none that a later record replaces.
+pub fn recover(dir: &Path, show: &mut dyn FnMut(u64, &[u8]) -> Result<()>) -> Result<Harmony> {
+    let mut shown = Ok(());
+    let wal = FileWal::open_with(OsFileSystem::new(), dir, WalConfig::default(), &mut |_, record| {
+        if record.record_type == RecordType::Entry && shown.is_ok() {
+            // The first byte is the entry's type.
+            shown = show(record.index.0, &record.data[1..]);
+        }
+    })?;
+    shown?;
+    with(wal)
+}
+
+fn with(wal: FileWal) -> Result<Harmony> {
     let next = Mutex::new(wal.bounds().last.0 + 1);
     let _filler = wal.fill_ahead(Arc::new(SystemClock::new()))?;
     Ok(Harmony { wal, _filler, next })

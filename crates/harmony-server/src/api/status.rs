@@ -145,6 +145,10 @@ impl From<StorageError> for ApiError {
             StorageError::Compacted { .. } => Self::COMPACTED,
             StorageError::FutureRevision { .. } => Self::FUTURE_REVISION,
             StorageError::Closed => Self::STOPPED,
+            // A retry begins a new view.
+            StorageError::ViewExpired { .. } => {
+                Self { code: Code::Unavailable, message: format!("etcdserver: {error}").into() }
+            }
             StorageError::CrcMismatch { .. } | StorageError::CorruptRecord { .. } => {
                 tracing::error!(%error, "damaged data was found and not handed out");
                 Self::CORRUPT
