@@ -10,11 +10,43 @@ use harmony_types::txn::Put;
 use harmony_types::{Command, CommandKind, Entry, EntryType, LogIndex, Storage, Term};
 use harmony_wal::OsFileSystem;
 
-pub struct Store {
-    pub storage: UnifiedStorage,
+/// Puts with the indexes of a log without a gap.
+pub struct Puts {
     keys: u64,
     last: Cell<u64>,
     rng: RefCell<SeededRng>,
+}
+
+impl Puts {
+    pub fn new(keys: u64) -> Self {
+        Self { keys, last: Cell::new(0), rng: RefCell::new(Seed(1).rng()) }
+    }
+
+    pub fn put(&self, number: u64) -> Entry {
+        self.last.set(self.last.get() + 1);
+        let value = Bytes::from_static(&[7; 256]);
+        let put = Put { key: key(number), value, ..Put::default() };
+        let data = Command::from(CommandKind::Put(put)).encode_to_bytes();
+        Entry { term: Term(1), index: LogIndex(self.last.get()), entry_type: EntryType::Normal, data }
+    }
+
+    pub fn random_key(&self) -> Bytes {
+        key(self.rng.borrow_mut().below(self.keys))
+    }
+
+    pub fn random(&self, count: u64) -> Vec<Entry> {
+        (0..count)
+            .map(|_| {
+                let number = self.rng.borrow_mut().below(self.keys);
+                self.put(number)
+            })
+            .collect()
+    }
+}
+
+pub struct Store {
+    pub storage: UnifiedStorage,
+    puts: Puts,
     _dir: tempfile::TempDir,
 }
 
@@ -28,32 +60,20 @@ impl Store {
         let (wal, tree) = (dir.path().join("wal"), dir.path().join("tree"));
         let storage = UnifiedStorage::open(OsFileSystem::new(), &wal, &tree, StorageConfig::default());
         let storage = storage.expect("the disk works");
-        let store = Self { storage, keys, last: Cell::new(0), rng: RefCell::new(Seed(1).rng()), _dir: dir };
+        let store = Self { storage, puts: Puts::new(keys), _dir: dir };
         for first in (0..keys).step_by(64) {
-            let entries: Vec<Entry> = (first..keys.min(first + 64)).map(|number| store.put(number)).collect();
+            let entries: Vec<Entry> =
+                (first..keys.min(first + 64)).map(|number| store.puts.put(number)).collect();
             store.storage.apply(&entries).expect("the disk works");
         }
         store
     }
 
-    fn put(&self, number: u64) -> Entry {
-        self.last.set(self.last.get() + 1);
-        let value = Bytes::from_static(&[7; 256]);
-        let put = Put { key: key(number), value, ..Put::default() };
-        let data = Command::from(CommandKind::Put(put)).encode_to_bytes();
-        Entry { term: Term(1), index: LogIndex(self.last.get()), entry_type: EntryType::Normal, data }
-    }
-
     pub fn random_key(&self) -> Bytes {
-        key(self.rng.borrow_mut().below(self.keys))
+        self.puts.random_key()
     }
 
     pub fn random_puts(&self, count: u64) -> Vec<Entry> {
-        (0..count)
-            .map(|_| {
-                let number = self.rng.borrow_mut().below(self.keys);
-                self.put(number)
-            })
-            .collect()
+        self.puts.random(count)
     }
 }
