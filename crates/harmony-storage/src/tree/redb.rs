@@ -10,7 +10,8 @@
 //!   on names that page.
 
 use std::fmt::Display;
-use std::ops::Bound;
+use std::ops::{Bound, Deref};
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -34,8 +35,27 @@ const STATE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("state");
 
 /// An open tree file.
 pub(crate) struct RedbTree {
-    database: Arc<Database>,
+    database: Arc<Opened>,
     file: TreeFile,
+}
+
+/// A database that is closed without a panic, see [`call`].
+struct Opened(Option<Database>);
+
+impl Deref for Opened {
+    type Target = Database;
+
+    fn deref(&self) -> &Database {
+        self.0.as_ref().expect("it is there until it is dropped")
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        let database = self.0.take();
+        // What it could not write, the log has.
+        let _ = std::panic::catch_unwind(AssertUnwindSafe(|| drop(database)));
+    }
 }
 
 /// The file under a tree, and its name.
@@ -67,11 +87,11 @@ impl RedbTree {
             pages
         };
         let file = TreeFile { pages: Arc::new(pages), damage: FirstDamage::default(), path: path.into() };
-        let database = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create_with_backend(FileBackend::new(Arc::clone(&file.pages), Arc::clone(&file.damage)))
-            .map_err(failed("open", &file))?;
-        let tree = Self { database: Arc::new(database), file };
+        let backend = FileBackend::new(Arc::clone(&file.pages), Arc::clone(&file.damage));
+        let database = call("open", &file, || {
+            Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)
+        })?;
+        let tree = Self { database: Arc::new(Opened(Some(database))), file };
         if mode == OpenMode::CreateNew {
             // A view needs the tables to exist.
             tree.commit(Durability::Visible, &mut |_| Ok(()))?;
@@ -128,6 +148,29 @@ fn check_length(pages: &PagedFile, path: &Path, may_write: bool) -> Result<(), S
     })
 }
 
+/// Calls redb, which trusts the pages that it reads: one that is old together with its checksum comes through
+/// [`super::pages`], and may make it panic.
+///
+/// # Errors
+/// As [`failed`]; [`StorageError::CorruptRecord`] instead of a panic. A program that aborts on panics ends all the same.
+fn call<T, E>(
+    action: &'static str,
+    file: &TreeFile,
+    run: impl FnOnce() -> Result<T, E>,
+) -> Result<T, StorageError>
+where
+    E: std::error::Error + Display + Send + Sync + 'static,
+{
+    contained(action, file, run)?.map_err(failed(action, file))
+}
+
+fn contained<T>(action: &'static str, file: &TreeFile, run: impl FnOnce() -> T) -> Result<T, StorageError> {
+    std::panic::catch_unwind(AssertUnwindSafe(run)).map_err(|_| StorageError::CorruptRecord {
+        place: file.path.display().to_string(),
+        reason: format!("its pages do not belong together ({action}): the disk lost some writes"),
+    })
+}
+
 /// A [`StorageError::Tree`] in the making, or the damage behind it. Errors are boxed: redb has one type for each of its
 /// calls.
 fn failed<E>(action: &'static str, file: &TreeFile) -> impl FnOnce(E) -> StorageError
@@ -142,8 +185,8 @@ where
 
 impl KvEngine for RedbTree {
     fn view(&self) -> Result<Arc<dyn KvView>, StorageError> {
-        let transaction = self.database.begin_read().map_err(failed("begin a view", &self.file))?;
-        let open = |table| transaction.open_table(table).map_err(failed("open a table", &self.file));
+        let transaction = call("begin a view", &self.file, || self.database.begin_read())?;
+        let open = |table| call("open a table", &self.file, || transaction.open_table(table));
         Ok(Arc::new(RedbView {
             latest: open(LATEST)?,
             log: open(LOG)?,
@@ -158,7 +201,7 @@ impl KvEngine for RedbTree {
         durability: Durability,
         write: &mut dyn FnMut(&mut dyn KvWriter) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let mut transaction = self.database.begin_write().map_err(failed("begin a commit", &self.file))?;
+        let mut transaction = call("begin a commit", &self.file, || self.database.begin_write())?;
         match durability {
             Durability::Visible => transaction
                 .set_durability(redb::Durability::None)
@@ -166,12 +209,12 @@ impl KvEngine for RedbTree {
             Durability::Durable => transaction.set_quick_repair(true),
         }
         {
-            let open = |table| transaction.open_table(table).map_err(failed("open a table", &self.file));
+            let open = |table| call("open a table", &self.file, || transaction.open_table(table));
             let mut writer =
                 RedbWriter { latest: open(LATEST)?, log: open(LOG)?, state: open(STATE)?, file: &self.file };
             write(&mut writer)?;
         }
-        transaction.commit().map_err(failed("commit", &self.file))
+        call("commit", &self.file, || transaction.commit())
     }
 
     fn file_bytes(&self) -> Result<u64, StorageError> {
@@ -187,7 +230,7 @@ struct RedbView {
     latest: Rows,
     log: Rows,
     state: Rows,
-    _database: Arc<Database>,
+    _database: Arc<Opened>,
     file: TreeFile,
 }
 
@@ -208,7 +251,7 @@ impl KvView for RedbView {
         key: &[u8],
         read: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
-        match self.table(table).get(key).map_err(failed("get", &self.file))? {
+        match call("get", &self.file, || self.table(table).get(key))? {
             Some(value) => read(value.value()).map(|()| true),
             None => Ok(false),
         }
@@ -230,8 +273,8 @@ fn scan(
     file: &TreeFile,
     visit: Visit<'_>,
 ) -> Result<(), StorageError> {
-    for row in table.range::<&[u8]>(bounds).map_err(failed("scan", file))? {
-        let (key, value) = row.map_err(failed("scan", file))?;
+    let mut rows = call("scan", file, || table.range::<&[u8]>(bounds))?;
+    while let Some((key, value)) = call("scan", file, || rows.next().transpose())? {
         if visit(key.value(), value.value())?.is_break() {
             break;
         }
@@ -259,13 +302,13 @@ impl<'txn> RedbWriter<'txn> {
 impl KvWriter for RedbWriter<'_> {
     fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<Option<usize>, StorageError> {
         let file = self.file;
-        let replaced = self.table(table).insert(key, value).map_err(failed("put", file))?;
+        let replaced = call("put", file, || self.table(table).insert(key, value))?;
         Ok(replaced.map(|old| old.value().len()))
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<usize>, StorageError> {
         let file = self.file;
-        let removed = self.table(table).remove(key).map_err(failed("remove", file))?;
+        let removed = call("remove", file, || self.table(table).remove(key))?;
         Ok(removed.map(|old| old.value().len()))
     }
 
@@ -276,7 +319,7 @@ impl KvWriter for RedbWriter<'_> {
         read: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
         let file = self.file;
-        match self.table(table).get(key).map_err(failed("get", file))? {
+        match call("get", file, || self.table(table).get(key))? {
             Some(value) => read(value.value()).map(|()| true),
             None => Ok(false),
         }
@@ -285,15 +328,13 @@ impl KvWriter for RedbWriter<'_> {
     fn append(&mut self, table: Table, next: NextRow<'_>) -> Result<(), StorageError> {
         let file = self.file;
         // Runs at the table's end go in as whole leaves: several times as fast as inserts one by one.
-        let mut cursor = self
-            .table(table)
-            .upper_bound_mut(Bound::<&[u8]>::Unbounded)
-            .map_err(failed("seek the end", file))?;
+        let table = self.table(table);
+        let mut cursor = call("seek the end", file, || table.upper_bound_mut(Bound::<&[u8]>::Unbounded))?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         while next(&mut key, &mut value)? {
-            cursor.insert_before(key.as_slice(), value.as_slice()).map_err(failed("append", file))?;
+            call("append", file, || cursor.insert_before(key.as_slice(), value.as_slice()))?;
         }
-        cursor.close().map_err(failed("append", file))
+        call("append", file, || cursor.close())
     }
 
     fn scan_below(&mut self, table: Table, end: &[u8], visit: Visit<'_>) -> Result<(), StorageError> {
@@ -303,9 +344,8 @@ impl KvWriter for RedbWriter<'_> {
 
     fn remove_through(&mut self, table: Table, last: &[u8]) -> Result<(), StorageError> {
         let file = self.file;
-        self.table(table)
-            .retain_in::<&[u8], _>(..=last, |_, _| false)
-            .map_err(failed("remove a prefix", file))
+        let table = self.table(table);
+        call("remove a prefix", file, || table.retain_in::<&[u8], _>(..=last, |_, _| false))
     }
 }
 

@@ -34,6 +34,11 @@ pub fn switch_auth_on() -> Vec<Command> {
     changes.into_iter().map(|change| CommandKind::Auth(change.into()).into()).collect()
 }
 
+/// Leases for keys to move between.
+pub fn grant_leases() -> Vec<Command> {
+    (1..=3).map(|id| CommandKind::LeaseGrant(LeaseGrant { id, ttl: 60 }).into()).collect()
+}
+
 /// Draws requests that suit a store at `revision`.
 pub struct Generate<'a> {
     pub rng: &'a mut SeededRng,

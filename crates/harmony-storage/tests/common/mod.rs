@@ -2,7 +2,9 @@
 #![allow(dead_code, unreachable_pub)] // each test binary uses a part
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint does not see as tests
 
+pub mod compare;
 pub mod generate;
+pub mod life;
 pub mod model;
 pub mod model_auth;
 
@@ -88,6 +90,11 @@ impl Store {
 
     pub fn storage(&self) -> &UnifiedStorage {
         self.storage.as_ref().expect("the store is open")
+    }
+
+    /// Whether the last opening went well.
+    pub fn is_open(&self) -> bool {
+        self.storage.is_some()
     }
 
     /// The next entry, with this command.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use harmony_types::{FileSystem, OpenMode, StorageError};
 use redb::{Database, DatabaseError};
 
-use super::{RedbTree, TreeFile, check_length, failed, locked};
+use super::{Opened, RedbTree, TreeFile, check_length, contained, failed, locked};
 use crate::tree::backend::FirstDamage;
 use crate::tree::overlay::{Overlay, OverlayBackend};
 use crate::tree::pages::{PAGE_BYTES, PageDamage, PageState, PagedFile};
@@ -54,7 +54,8 @@ impl Unchanged {
         drop(Self::open_pages(file.clone(), true)?);
         let mut opened = Self::open_pages(file.clone(), false)?;
         opened.overlay.take_read();
-        let database = Arc::get_mut(&mut opened.tree.database).expect("nobody else has a handle yet");
+        let database = Arc::get_mut(&mut opened.tree.database).and_then(|opened| opened.0.as_mut());
+        let database = database.expect("nobody else has a handle yet");
         match database.check_integrity() {
             Ok(true) => {}
             Ok(false) => return Err(corrupt(&file, "its list of free pages is not that of its pages")),
@@ -66,12 +67,14 @@ impl Unchanged {
 
     fn open_pages(file: TreeFile, verify: bool) -> Result<Self, StorageError> {
         let overlay = Arc::new(Overlay::new(Arc::clone(&file.pages), Arc::clone(&file.damage)));
-        let database = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(verify)
-            .create_with_backend(OverlayBackend(Arc::clone(&overlay)))
-            .map_err(|error| corrupt_or_failed(&file, error))?;
-        Ok(Self { tree: RedbTree { database: Arc::new(database), file }, overlay })
+        let opened = contained("open", &file, || {
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .set_check_integrity_on_open(verify)
+                .create_with_backend(OverlayBackend(Arc::clone(&overlay)))
+        })?;
+        let database = opened.map_err(|error| corrupt_or_failed(&file, error))?;
+        Ok(Self { tree: RedbTree { database: Arc::new(Opened(Some(database))), file }, overlay })
     }
 
     /// All pages, and those of them that hold nothing.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use harmony_types::StorageError;
 use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
 
-use super::{LATEST, LOG, RedbTree, STATE, TreeFile, failed, header, scan};
+use super::{LATEST, LOG, RedbTree, STATE, TreeFile, contained, failed, header, scan};
 use crate::tree::backend::FirstDamage;
 use crate::tree::overlay::{Overlay, OverlayBackend};
 use crate::tree::record::{EventRef, VersionRef, check_crc};
@@ -48,9 +48,11 @@ impl RedbTree {
         let overlay = Overlay::new(Arc::clone(&file.pages), Arc::clone(&file.damage))
             .with_header(header::as_closed(found), header::pages_told(&found));
         let overlay = Arc::new(overlay);
-        let opened = Database::builder()
-            .set_cache_size(CACHE_BYTES)
-            .open_read_only_with_backend(OverlayBackend(Arc::clone(&overlay)));
+        let opened = contained("open", &file, || {
+            Database::builder()
+                .set_cache_size(CACHE_BYTES)
+                .open_read_only_with_backend(OverlayBackend(Arc::clone(&overlay)))
+        })?;
         let database = match opened {
             // Behind a repair, until the next durable commit.
             Err(DatabaseError::RepairAborted) => return Ok(Step { next: Some(cursor), pages: 0 }),
