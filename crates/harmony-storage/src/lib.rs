@@ -37,7 +37,7 @@
 //! ```
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease`,
-//! `alarm` and `auth` (what commands do); `view` and `reads`; `tree` with its record format and its pages; `snapshot` and `canonical`.
+//! `alarm` and `auth` (what commands do); `view` and `reads`; `tree` with its record format and its pages; `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
 mod alarm;
 mod apply;
@@ -49,7 +49,9 @@ mod dump;
 mod lease;
 mod memory;
 mod mvcc;
+mod new_tree;
 mod reads;
+mod rebuild;
 mod recovery;
 mod settings;
 mod snapshot;
@@ -65,5 +67,6 @@ pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;
 pub use reads::{AppliedHash, RangeResult};
+pub use rebuild::{Rebuild, RebuildStep, Rebuilt};
 pub use unified::UnifiedStorage;
 pub use verification::Verification;

@@ -35,19 +35,29 @@ pub(crate) fn compact(progress: &mut Progress, revision: i64) -> Result<(), OpEr
     Ok(())
 }
 
-/// Drops up to `rows_max` rows of the history that is due to go.
+/// No event is kept because of a rebuild.
+pub(crate) const KEEP_NONE: Revision = Revision(u64::MAX);
+
+/// Whether history is due to go, besides the events from `kept` on.
+pub(crate) fn is_due(progress: &Progress, kept: Revision) -> bool {
+    progress.dropped < progress.compact.min(kept)
+}
+
+/// Drops up to `rows_max` rows of the history that is due to go, none from `kept` on.
 ///
 /// # Errors
 /// What the tree reports.
 pub(crate) fn step(
     writer: &mut dyn KvWriter,
     progress: &mut Progress,
+    kept: Revision,
     rows_max: usize,
 ) -> Result<(), StorageError> {
-    if progress.dropped == progress.compact {
+    if !is_due(progress, kept) {
         return Ok(());
     }
-    let end = WrittenAt { revision: progress.compact, sub: 0 }.log_key();
+    let first_left = progress.compact.min(kept);
+    let end = WrittenAt { revision: first_left, sub: 0 }.log_key();
     let mut rows = 0;
     let mut last = None;
     let mut tombstones: Vec<(Bytes, WrittenAt)> = Vec::new();
@@ -75,7 +85,7 @@ pub(crate) fn step(
         drop_tombstone(writer, progress, &key, written)?;
     }
     if done {
-        progress.dropped = progress.compact;
+        progress.dropped = first_left;
     }
     Ok(())
 }
