@@ -11,7 +11,7 @@ use harmony_types::{Alarms, Applied, AuthState, Entry, KeyRange, Membership, Rev
 use crate::settings::Settings;
 use crate::tree::meta::{self, Progress};
 use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, VersionRef, WrittenAt};
-use crate::tree::{KvWriter, NEXT, STOP, Table, Visit};
+use crate::tree::{KvWriter, NEXT, STOP, Table, Visit, counted};
 use crate::view::{ReadRow, ReadVersion, Reads, View, VisitEvent, VisitVersion};
 
 /// What an event takes in memory besides its bytes: an estimate, to bound it by.
@@ -196,15 +196,8 @@ impl Batch {
     /// Puts the tree, which holds all that the base held, in the base's place. Returns the base, for the caller to drop
     /// where nobody waits.
     pub(crate) fn rebase(&mut self, tree: Arc<View>) -> Base {
-        let Progress { dropped, latest_bytes, log_bytes, state_bytes, .. } = tree.progress;
-        self.progress = Progress {
-            dropped,
-            latest_bytes,
-            log_bytes,
-            state_bytes,
-            boundary_pending: false,
-            ..self.progress
-        };
+        self.progress.take_counts(&tree.progress);
+        self.progress.boundary_pending = false;
         std::mem::replace(&mut self.base, Base::Tree(tree))
     }
 
@@ -336,12 +329,7 @@ impl Batch {
         let mut row = Vec::new();
         for (key, version) in &self.newest {
             version.encode_latest(key, &mut row);
-            let replaced = writer.put(Table::Latest, key, &row)?;
-            progress.latest_bytes += row.len() as u64;
-            match replaced {
-                Some(bytes) => progress.latest_bytes -= bytes as u64,
-                None => progress.latest_bytes += key.len() as u64,
-            }
+            counted::put_latest(writer, progress, key, &row)?;
         }
         if !self.events.is_empty() {
             let mut events = self.events.iter();
@@ -355,13 +343,7 @@ impl Batch {
             })?;
         }
         for (name, row) in &self.rows {
-            let (added, replaced) = match row {
-                Some(row) => meta::put_row(writer, name, row.to_vec())?,
-                None => (0, writer.remove(Table::State, name)?),
-            };
-            let with_name = |bytes: usize| (name.len() + bytes) as u64;
-            progress.state_bytes += row.as_ref().map_or(0, |_| with_name(added));
-            progress.state_bytes -= replaced.map_or(0, with_name);
+            counted::set_state(writer, progress, name, row.as_deref())?;
         }
         if !Arc::ptr_eq(&self.settings.membership, &self.base.settings().membership) {
             meta::write_membership(writer, &self.settings.membership)?;

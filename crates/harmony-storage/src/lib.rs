@@ -37,7 +37,8 @@
 //! ```
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease`,
-//! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record format and its pages; `snapshot` and `canonical`.
+//! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record
+//! format and its pages; `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
 mod alarm;
 mod apply;
@@ -51,7 +52,9 @@ mod events;
 mod lease;
 mod memory;
 mod mvcc;
+mod new_tree;
 mod reads;
+mod rebuild;
 mod recovery;
 mod settings;
 mod snapshot;
@@ -70,6 +73,7 @@ pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;
 pub use reads::{AppliedHash, RangeResult};
+pub use rebuild::{Rebuild, RebuildStep, Rebuilt};
 pub use storage_view::{RangeChunk, RangeChunks, RangeEnd, StorageView};
 pub use unified::UnifiedStorage;
 pub use verification::Verification;

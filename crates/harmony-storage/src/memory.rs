@@ -172,6 +172,17 @@ impl Memory {
         drop(old);
     }
 
+    /// Puts a tree in the place of one that says the same. A frozen batch stays on the old one until it is folded.
+    pub(crate) fn replace_tree(&self, tree: Arc<View>) {
+        let mut top = self.write();
+        let old = match top.base() {
+            Base::Tree(_) => Some(top.rebase(tree)),
+            Base::Frozen(_) => None,
+        };
+        self.publish(&top);
+        drop((top, old));
+    }
+
     fn publish(&self, top: &Batch) {
         self.published.store(Arc::new(Published::of(top)));
     }

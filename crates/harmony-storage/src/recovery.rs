@@ -2,7 +2,7 @@
 //!
 //! | found after a crash | meaning | what is done |
 //! | --- | --- | --- |
-//! | `tree.redb.new` | a snapshot or a first file that never got its name | removed |
+//! | `tree.redb.new` | a snapshot, a rebuild or a first file that never got its name | removed |
 //! | no `tree.redb` | a new directory | an empty tree is made, under the other name first |
 //! | a tree that came as a snapshot, a log that does not know | the crash hit between rename and the log's record | the record is written |
 //! | a log that starts behind the applied index | files are missing or from elsewhere | refused |
@@ -88,7 +88,7 @@ fn sync_name(fs: &dyn FileSystem, dir: &Path) -> Result<(), StorageError> {
 fn make_first_tree(fs: &dyn FileSystem, dir: &Path, config: &StorageConfig) -> Result<(), StorageError> {
     let new = dir.join(TREE_FILE_NEW);
     remove_if_there(fs, &new)?;
-    let tree = create_tree(fs, &new, config)?;
+    let tree = RedbTree::open(fs, &new, OpenMode::CreateNew, config.tree_cache_bytes)?;
     tree.commit(Durability::Durable, &mut |writer| {
         meta::write_head(writer, config.wal.identity)?;
         meta::write_membership(writer, &Membership::default())?;
@@ -98,18 +98,6 @@ fn make_first_tree(fs: &dyn FileSystem, dir: &Path, config: &StorageConfig) -> R
     let path = dir.join(TREE_FILE);
     fs.rename(&new, &path).map_err(StorageError::io("rename to", &path))?;
     fs.sync_dir(dir).map_err(StorageError::io("sync", dir))
-}
-
-/// A new tree without a row in it.
-///
-/// # Errors
-/// [`StorageError::Io`] when the file exists.
-pub(crate) fn create_tree(
-    fs: &dyn FileSystem,
-    path: &Path,
-    config: &StorageConfig,
-) -> Result<RedbTree, StorageError> {
-    RedbTree::open(fs, path, OpenMode::CreateNew, config.tree_cache_bytes)
 }
 
 /// Removes a file unless there is none.

@@ -11,6 +11,7 @@
 //! page a checksum.
 
 pub(crate) mod backend;
+pub(crate) mod counted;
 pub(crate) mod meta;
 mod overlay;
 pub(crate) mod pages;

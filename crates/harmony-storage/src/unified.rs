@@ -19,6 +19,8 @@ use crate::apply;
 use crate::batch::Base;
 use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
+use crate::new_tree::NewTree;
+use crate::rebuild::Rebuilds;
 use crate::recovery;
 use crate::snapshot::{read, write::SnapshotStream};
 use crate::tree::meta::Progress;
@@ -38,17 +40,18 @@ pub(crate) const TREE_FILE_NEW: &str = "tree.redb.new";
 /// Apply changes memory alone, see `memory.rs`; a checkpoint folds that into the tree beside it.
 ///
 /// Invariants, besides those of [`Storage`]:
-/// - `applying` is held by whoever moves the applied index, `writer` by whoever commits to the tree, `memory` for moments;
-///   they are taken in this order;
+/// - `rebuilds` is held by whoever makes a new tree file, `applying` by whoever moves the applied index, `writer` by whoever
+///   commits to the tree, `memory` for moments; they are taken in this order;
 /// - the tree, the frozen batch on it if any, and the batch on top are together what was applied.
 pub struct UnifiedStorage {
-    fs: Arc<dyn FileSystem>,
-    tree_dir: PathBuf,
-    config: StorageConfig,
+    pub(crate) fs: Arc<dyn FileSystem>,
+    pub(crate) tree_dir: PathBuf,
+    pub(crate) config: StorageConfig,
     wal: Arc<dyn Wal>,
-    tree: ArcSwap<RedbTree>,
-    memory: Memory,
+    pub(crate) tree: ArcSwap<RedbTree>,
+    pub(crate) memory: Memory,
     views: Arc<Views>,
+    pub(crate) rebuilds: Rebuilds,
     applying: Mutex<()>,
     /// Held during I/O on purpose: the tree has a single writer.
     writer: Mutex<()>,
@@ -60,7 +63,7 @@ pub struct UnifiedStorage {
 }
 
 /// Holding it is the right to commit to the tree.
-type Writing<'a> = MutexGuard<'a, ()>;
+pub(crate) type Writing<'a> = MutexGuard<'a, ()>;
 
 impl UnifiedStorage {
     /// Opens the storage with its log in `wal_dir` and its tree in `tree_dir`, both made when missing: recovers the tree,
@@ -115,6 +118,7 @@ impl UnifiedStorage {
             views: Views::new(config.view_bytes_max, config.checkpoint_bytes),
             config,
             tree: ArcSwap::from_pointee(tree),
+            rebuilds: Rebuilds::default(),
             applying: Mutex::new(()),
             writer: Mutex::new(()),
             verifier: Verifier::default(),
@@ -184,19 +188,18 @@ impl UnifiedStorage {
         self.tree.load().file_bytes()
     }
 
-    /// Drops a bounded part of what compaction gave up; false when nothing is left. Every checkpoint drops a part, too:
-    /// this is for those who want to wait until all of it is gone.
+    /// Drops a bounded part of what compaction gave up; false when nothing is left, or nothing that a rebuild does not still
+    /// need. Every checkpoint drops a part, too: this is for those who want to wait until all of it is gone.
     ///
     /// # Errors
     /// This machine failed.
     pub fn drop_compacted(&self) -> Result<bool, StorageError> {
         self.check_open()?;
-        let progress = self.progress();
-        if progress.dropped == progress.compact {
+        if !compact::is_due(&self.progress(), self.rebuilds.kept()) {
             return Ok(false);
         }
         let progress = self.fold(&self.writer(), Durability::Visible, compact::CHECKPOINT_ROWS)?.progress;
-        Ok(progress.dropped < progress.compact)
+        Ok(compact::is_due(&progress, self.rebuilds.kept()))
     }
 
     /// Reads about `pages_max` pages (of 4 KiB) of the tree's last checkpoint from the disk, around all caches, and checks
@@ -256,7 +259,7 @@ impl UnifiedStorage {
     }
 
     /// Waits while another thread folds.
-    fn writer(&self) -> Writing<'_> {
+    pub(crate) fn writer(&self) -> Writing<'_> {
         // A panic while writing leaves the tree as the last commit left it, and the memory on top of it.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -267,7 +270,7 @@ impl UnifiedStorage {
     }
 
     /// Takes all that was applied into the tree. Apply goes on meanwhile, on top of what is being taken.
-    fn fold(
+    pub(crate) fn fold(
         &self,
         writing: &Writing<'_>,
         durability: Durability,
@@ -298,11 +301,14 @@ impl UnifiedStorage {
         let Some(batch) = self.memory.frozen() else { return Ok(None) };
         let tree = self.tree.load_full();
         let mut progress = batch.progress;
+        // A rebuild may have put another tree below the batch.
+        progress.take_counts(&Progress::read(&*tree.view()?)?);
         progress.boundary_pending = false;
+        let kept = self.rebuilds.kept();
         let pace = compact::Pace::beside(&batch, compact_rows);
         tree.commit(durability, &mut |writer| {
             batch.commit(writer, &mut progress)?;
-            compact::step(writer, &mut progress, pace)?;
+            compact::step(writer, &mut progress, kept, pace)?;
             progress.write(writer)
         })?;
         let view = Arc::new(View { tree: tree.view()?, progress, settings: batch.settings().clone() });
@@ -323,20 +329,28 @@ impl UnifiedStorage {
         record_boundary(&*self.wal, applied)
     }
 
-    /// Puts a complete new tree file in the old one's place.
-    fn swap_in(&self, _writing: &Writing<'_>, new: RedbTree) -> Result<(), StorageError> {
-        let path = self.tree_dir.join(TREE_FILE);
-        self.fs
-            .rename(&self.tree_dir.join(TREE_FILE_NEW), &path)
-            .map_err(StorageError::io("rename to", &path))?;
-        self.fs.sync_dir(&self.tree_dir).map_err(StorageError::io("sync", &self.tree_dir))?;
-        let new = new.renamed(&path);
+    /// Puts a finished tree file in the old one's place. What is in memory is the caller's: it lies on the old tree's view, and
+    /// belongs on the one that is returned.
+    ///
+    /// # Errors
+    /// The system's; the old tree stays, and takes no more writes when nobody knows which of the two files has the name.
+    pub(crate) fn swap_in(&self, _writing: &Writing<'_>, new: &mut NewTree) -> Result<View, StorageError> {
         let view = View::open(new.view()?)?;
-        self.views.replaced(new.written_bytes());
-        // Views of the old file go on reading it; what it holds in memory is not worth writing any more.
-        self.tree.swap(Arc::new(new)).abandon();
-        self.memory.reset(view);
-        Ok(())
+        match new.take_place() {
+            Ok(tree) => {
+                self.views.replaced(tree.written_bytes());
+                // Views of the old file go on reading it; what it holds in memory is not worth writing any more.
+                self.tree.swap(Arc::new(tree)).abandon();
+                Ok(view)
+            }
+            Err(error) => {
+                if new.may_be_in_place() {
+                    // A checkpoint into a file without a name would be lost, and the log that it covers released.
+                    self.tree.load().abandon();
+                }
+                Err(error)
+            }
+        }
     }
 }
 
@@ -382,8 +396,8 @@ impl Storage for UnifiedStorage {
     /// replaces the old one's; the log learns where it starts. Between the last two, opening finishes the work.
     fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StorageError> {
         self.check_open()?;
+        let mut rebuilds = self.rebuilds.lock();
         let _applying = self.applying();
-        let writing = self.writer();
         let applied = self.applied();
         if snapshot.meta.index <= applied.index {
             return Err(StorageError::InvalidIndex {
@@ -391,21 +405,14 @@ impl Storage for UnifiedStorage {
                 reason: format!("the snapshot is older than what is applied, {}", applied.index),
             });
         }
-        let path = self.tree_dir.join(TREE_FILE_NEW);
-        recovery::remove_if_there(&*self.fs, &path)?;
-        let installed = recovery::create_tree(&*self.fs, &path, &self.config).and_then(|tree| {
-            let mut stream = snapshot.data.into_reader();
-            read::install(&tree, self.config.wal.identity, &snapshot.meta, &mut *stream).map(|()| tree)
-        });
-        let tree = match installed {
-            Ok(tree) => tree,
-            Err(error) => {
-                // What arrived is worthless; when removing fails, too, the next open does it.
-                let _ = recovery::remove_if_there(&*self.fs, &path);
-                return Err(error);
-            }
-        };
-        self.swap_in(&writing, tree)?;
+        // It would be one of the state that is given up here.
+        self.rebuilds.give_up(&mut rebuilds);
+        let mut new = NewTree::create(&self.fs, &self.tree_dir, &self.config)?;
+        let mut stream = snapshot.data.into_reader();
+        read::install(&mut new, self.config.wal.identity, &snapshot.meta, &mut *stream)?;
+        let writing = self.writer();
+        let view = self.swap_in(&writing, &mut new)?;
+        self.memory.reset(view);
         self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
         // Not before: until the log begins behind the snapshot, it cannot be released up to there.
         self.durable_applied.store(snapshot.meta.index.0, Ordering::Release);
@@ -518,9 +525,8 @@ impl Storage for UnifiedStorage {
         self.check_open()?;
         let writing = self.writer();
         let progress = self.progress();
-        let nothing_new =
-            progress.applied.index == self.durable_applied() && progress.dropped == progress.compact;
-        if nothing_new {
+        let is_due = compact::is_due(&progress, self.rebuilds.kept());
+        if progress.applied.index == self.durable_applied() && !is_due {
             return Ok(progress.applied.index);
         }
         let view = self.fold(&writing, Durability::Durable, compact::CHECKPOINT_ROWS)?;
@@ -528,6 +534,8 @@ impl Storage for UnifiedStorage {
     }
 
     fn close(&self) -> Result<(), StorageError> {
+        let mut rebuilds = self.rebuilds.lock();
+        self.rebuilds.give_up(&mut rebuilds);
         let saved = match self.checkpoint() {
             Err(StorageError::Closed) => return Ok(()),
             saved => saved,

@@ -61,6 +61,9 @@ fn disturb(store: &mut Store, rng: &mut SeededRng) {
         9 => {
             store.storage().drop_compacted().unwrap();
         }
+        10 => {
+            store.storage().rebuild().unwrap().unwrap();
+        }
         _ => {}
     }
 }

@@ -43,6 +43,9 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
+    /// That of a commit that does nothing else.
+    pub(crate) const ALONE: Self = Self { rows_max: CHECKPOINT_ROWS, bytes_max: STEP_BYTES };
+
     /// That of a commit that drops `rows`, or more if it adds `batch`.
     pub(crate) fn beside(batch: &Batch, rows: usize) -> Self {
         Self { rows_max: rows.max(2 * batch.len()), bytes_max: STEP_BYTES.max(2 * batch.bytes()) }
@@ -65,19 +68,29 @@ pub(crate) fn compact(progress: &mut Progress, revision: i64) -> Result<(), OpEr
     Ok(())
 }
 
-/// Drops some of the history that is due to go.
+/// No event is kept because of a rebuild.
+pub(crate) const KEEP_NONE: Revision = Revision(u64::MAX);
+
+/// Whether history is due to go, besides the events from `kept` on.
+pub(crate) fn is_due(progress: &Progress, kept: Revision) -> bool {
+    progress.dropped < progress.compact.min(kept)
+}
+
+/// Drops some of the history that is due to go, no event from `kept` on.
 ///
 /// # Errors
 /// What the tree reports.
 pub(crate) fn step(
     writer: &mut dyn KvWriter,
     progress: &mut Progress,
+    kept: Revision,
     pace: Pace,
 ) -> Result<(), StorageError> {
-    if progress.dropped == progress.compact {
+    if !is_due(progress, kept) {
         return Ok(());
     }
-    let end = WrittenAt { revision: progress.compact, sub: 0 }.log_key();
+    let first_left = progress.compact.min(kept);
+    let end = WrittenAt { revision: first_left, sub: 0 }.log_key();
     let mut rows = 0;
     let mut last = None;
     let mut tombstones: Vec<(Bytes, WrittenAt)> = Vec::new();
@@ -105,7 +118,7 @@ pub(crate) fn step(
         drop_tombstone(writer, progress, &key, written)?;
     }
     if done {
-        progress.dropped = progress.compact;
+        progress.dropped = first_left;
     }
     Ok(())
 }
@@ -172,7 +185,8 @@ mod tests {
         let (tree, mut progress) = tree(value_bytes);
         let mut left = Vec::new();
         while progress.dropped != progress.compact {
-            tree.commit(Durability::Visible, &mut |writer| step(writer, &mut progress, pace)).unwrap();
+            tree.commit(Durability::Visible, &mut |writer| step(writer, &mut progress, KEEP_NONE, pace))
+                .unwrap();
             let view = tree.view().unwrap();
             let count = |table| {
                 let mut rows = 0;

@@ -1,5 +1,5 @@
-//! A snapshot into a new tree. Memory stays constant: a frame is checked and written before the next one is read. Until
-//! the last commit the file is worthless, and whoever opens the directory removes it.
+//! A snapshot into a new tree. Memory stays constant: frames are checked and written, some MiB of them at a time, before the
+//! next ones are read.
 
 use std::io::Read;
 
@@ -11,21 +11,22 @@ use super::{
     FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, KIND_STATE, MAGIC,
     STREAM_VERSION, frame_crc,
 };
+use crate::new_tree::NewTree;
 use crate::state_hash::StateHash;
-use crate::tree::meta::{self, Progress};
+use crate::tree::meta::Progress;
 use crate::tree::record::{EventRef, VersionRef, check_crc};
-use crate::tree::{Durability, KvEngine, Table, rows};
+use crate::tree::{Table, rows};
 
 /// Rows written between two commits, bytes.
 const COMMIT_BYTES: usize = 8 << 20;
 
-/// Fills the empty `tree` from `stream`, durable on return.
+/// Fills the empty `new` from `stream` and finishes it.
 ///
 /// # Errors
 /// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`] (cut short, out of order, not what `meta` says) and
 /// [`StorageError::UnsupportedVersion`]: the tree is worthless then.
 pub(crate) fn install(
-    tree: &dyn KvEngine,
+    new: &mut NewTree,
     identity: Identity,
     snapshot: &SnapshotMeta,
     stream: &mut dyn Read,
@@ -48,7 +49,7 @@ pub(crate) fn install(
     if membership.check().is_err() || head.revision < head.compact || head.revision == 0 {
         return Err(frames.corrupt("the head makes no sense"));
     }
-    let mut progress = Progress {
+    new.progress = Progress {
         applied: Applied { index: LogIndex(head.index), term: Term(head.term) },
         revision: Revision(head.revision),
         compact: Revision(head.compact),
@@ -57,16 +58,12 @@ pub(crate) fn install(
         boundary_pending: true,
         ..Progress::EMPTY
     };
-    Rows { tree, last: None, table: Table::Latest, counts: [0; 3] }.copy(&mut frames, &mut progress)?;
+    Rows { new, last: None, table: Table::Latest, counts: [0; 3] }.copy(&mut frames)?;
     // The members come from Raft's own record of the snapshot where there is one: both must be the same.
     if !snapshot.membership.voters.is_empty() && snapshot.membership.voters != membership.voters {
         return Err(frames.corrupt("the snapshot's members are not those announced"));
     }
-    tree.commit(Durability::Durable, &mut |writer| {
-        meta::write_head(writer, identity)?;
-        meta::write_membership(writer, &membership)?;
-        progress.write(writer)
-    })
+    new.finish(&membership)
 }
 
 /// The frames of a stream.
@@ -140,14 +137,14 @@ impl Frames<'_> {
 
 /// Copies rows into the tree, in the order in which they come, which must be ascending.
 struct Rows<'a> {
-    tree: &'a dyn KvEngine,
+    new: &'a mut NewTree,
     table: Table,
     last: Option<Vec<u8>>,
     counts: [u64; 3],
 }
 
 impl Rows<'_> {
-    fn copy(mut self, frames: &mut Frames<'_>, progress: &mut Progress) -> Result<(), StorageError> {
+    fn copy(mut self, frames: &mut Frames<'_>) -> Result<(), StorageError> {
         let mut group: Vec<(Table, Vec<u8>)> = Vec::new();
         let mut group_bytes = 0;
         loop {
@@ -157,7 +154,7 @@ impl Rows<'_> {
                 KIND_LOG if self.table != Table::State => Table::Log,
                 KIND_STATE => Table::State,
                 KIND_END => {
-                    self.write(frames, &group, progress)?;
+                    self.write(frames, &group)?;
                     let counts: Vec<u8> = self.counts.iter().flat_map(|rows| rows.to_be_bytes()).collect();
                     if payload != counts {
                         return Err(frames.corrupt("rows are missing"));
@@ -167,7 +164,7 @@ impl Rows<'_> {
                 _ => return Err(frames.corrupt("a frame out of order")),
             };
             if self.table != table {
-                self.write(frames, &group, progress)?;
+                self.write(frames, &group)?;
                 group.clear();
                 group_bytes = 0;
                 self.table = table;
@@ -176,7 +173,7 @@ impl Rows<'_> {
             group_bytes += payload.len();
             group.push((table, payload));
             if COMMIT_BYTES <= group_bytes {
-                self.write(frames, &group, progress)?;
+                self.write(frames, &group)?;
                 group.clear();
                 group_bytes = 0;
             }
@@ -184,75 +181,61 @@ impl Rows<'_> {
     }
 
     /// Writes frames of one table.
-    fn write(
-        &mut self,
-        frames: &Frames<'_>,
-        group: &[(Table, Vec<u8>)],
-        progress: &mut Progress,
-    ) -> Result<(), StorageError> {
+    fn write(&mut self, frames: &Frames<'_>, group: &[(Table, Vec<u8>)]) -> Result<(), StorageError> {
         let Some((table, _)) = group.first() else { return Ok(()) };
-        let table = *table;
-        let tree = self.tree;
-        tree.commit(Durability::Visible, &mut |writer| {
-            let mut payloads = group.iter().map(|(_, payload)| payload.as_slice());
-            let mut rest: &[u8] = &[];
-            writer.append(table, &mut |key, row| {
-                while rest.is_empty() {
-                    match payloads.next() {
-                        Some(payload) => rest = payload,
-                        None => return Ok(false),
-                    }
+        let (Self { new, last, counts, .. }, table) = (self, *table);
+        let newest = new.progress.revision;
+        let mut payloads = group.iter().map(|(_, payload)| payload.as_slice());
+        let mut rest: &[u8] = &[];
+        new.append(table, &mut |key, row| {
+            while rest.is_empty() {
+                match payloads.next() {
+                    Some(payload) => rest = payload,
+                    None => return Ok(false),
                 }
-                let next = take_bytes(&mut rest).zip(take_bytes(&mut rest));
-                let (row_key, row_value) = next.ok_or_else(|| frames.corrupt("a row is cut short"))?;
-                self.check(frames, table, row_key, row_value, progress)?;
-                key.clear();
-                key.extend_from_slice(row_key);
-                row.clear();
-                row.extend_from_slice(row_value);
-                Ok(true)
-            })
+            }
+            let next = take_bytes(&mut rest).zip(take_bytes(&mut rest));
+            let (row_key, row_value) = next.ok_or_else(|| frames.corrupt("a row is cut short"))?;
+            if last.as_deref().is_some_and(|last| row_key <= last) {
+                return Err(frames.corrupt("rows out of order"));
+            }
+            check(frames, table, row_key, row_value, newest)?;
+            counts[slot(table)] += 1;
+            for (copy, bytes) in [(last.get_or_insert_default(), row_key), (key, row_key), (row, row_value)] {
+                copy.clear();
+                copy.extend_from_slice(bytes);
+            }
+            Ok(true)
         })
     }
+}
 
-    fn check(
-        &mut self,
-        frames: &Frames<'_>,
-        table: Table,
-        key: &[u8],
-        row: &[u8],
-        progress: &mut Progress,
-    ) -> Result<(), StorageError> {
-        if self.last.as_deref().is_some_and(|last| key <= last) {
-            return Err(frames.corrupt("rows out of order"));
-        }
-        let bytes = (key.len() + row.len()) as u64;
-        let written = match table {
-            Table::Latest => {
-                self.counts[0] += 1;
-                progress.latest_bytes += bytes;
-                Some(VersionRef::decode_latest(key, row)?.written)
-            }
-            Table::Log => {
-                self.counts[1] += 1;
-                progress.log_bytes += bytes;
-                Some(EventRef::decode(key, row)?.version.written)
-            }
-            Table::State => {
-                self.counts[2] += 1;
-                progress.state_bytes += bytes;
-                rows::check(key, check_crc(table, key, row)?)?;
-                None
-            }
-        };
-        if written.is_some_and(|written| progress.revision < written.revision) {
-            return Err(frames.corrupt("a row is newer than the snapshot"));
-        }
-        let last = self.last.get_or_insert_default();
-        last.clear();
-        last.extend_from_slice(key);
-        Ok(())
+/// A table's place among the counts at the end.
+fn slot(table: Table) -> usize {
+    match table {
+        Table::Latest => 0,
+        Table::Log => 1,
+        Table::State => 2,
     }
+}
+
+/// Whether a row makes sense in a snapshot whose revision is `newest`.
+fn check(
+    frames: &Frames<'_>,
+    table: Table,
+    key: &[u8],
+    row: &[u8],
+    newest: Revision,
+) -> Result<(), StorageError> {
+    let written = match table {
+        Table::Latest => VersionRef::decode_latest(key, row)?.written,
+        Table::Log => EventRef::decode(key, row)?.version.written,
+        Table::State => return rows::check(key, check_crc(table, key, row)?),
+    };
+    if newest < written.revision {
+        return Err(frames.corrupt("a row is newer than the snapshot"));
+    }
+    Ok(())
 }
 
 fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {

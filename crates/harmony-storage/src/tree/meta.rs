@@ -67,6 +67,13 @@ impl Progress {
         boundary_pending: false,
     };
 
+    /// Takes in what is about the rows of one tree, and not about the state that they stand for.
+    pub(crate) fn take_counts(&mut self, tree: &Self) {
+        self.dropped = tree.dropped;
+        (self.latest_bytes, self.log_bytes) = (tree.latest_bytes, tree.log_bytes);
+        self.state_bytes = tree.state_bytes;
+    }
+
     fn check(&self) {
         assert!(
             self.dropped <= self.compact,

@@ -24,13 +24,13 @@ struct State {
     len: u64,
     /// Pages that were written; the first one as long as its header.
     written: BTreeMap<u64, Vec<u8>>,
-    /// Pages of the file that were read since this was last taken.
-    read: BTreeSet<u64>,
+    /// Pages of the file that were read since this was last taken; `None`: nobody asks.
+    read: Option<BTreeSet<u64>>,
 }
 
 impl Overlay {
     pub(super) fn new(pages: Arc<PagedFile>, damage: FirstDamage) -> Self {
-        let state = State { len: pages.len(), written: BTreeMap::new(), read: BTreeSet::new() };
+        let state = State { len: pages.len(), written: BTreeMap::new(), read: Some(BTreeSet::new()) };
         Self { pages, damage, state: Mutex::new(state) }
     }
 
@@ -45,12 +45,17 @@ impl Overlay {
 
     /// How many pages of the file were read.
     pub(super) fn count_read(&self) -> u64 {
-        self.state().read.len() as u64
+        self.state().read.as_ref().map_or(0, |read| read.len() as u64)
+    }
+
+    /// Forgets which pages are read, from now on: of a large file that would take memory.
+    pub(super) fn count_no_reads(&self) {
+        self.state().read = None;
     }
 
     /// The pages of the file that were read since the last call.
     pub(super) fn take_read(&self) -> BTreeSet<u64> {
-        std::mem::take(&mut self.state().read)
+        self.state().read.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -97,7 +102,9 @@ impl StorageBackend for OverlayBackend {
                 let written = written.get(within..within + bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
                 now.copy_from_slice(written);
             } else if page * PAGE < pages.len() {
-                state.read.insert(page);
+                if let Some(read) = &mut state.read {
+                    read.insert(page);
+                }
                 backend::read(pages, damage, page * PAGE + within as u64, now)?;
             } else {
                 now.fill(0);

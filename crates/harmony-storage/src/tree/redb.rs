@@ -9,6 +9,7 @@
 //! - A read that met a damaged page is redb's last one that needs the file: it refuses all that follow. Every error from then
 //!   on names that page.
 
+use std::any::Any;
 use std::fmt::Display;
 use std::ops::{Bound, Deref};
 use std::panic::AssertUnwindSafe;
@@ -22,6 +23,7 @@ use super::backend::{FileBackend, FirstDamage};
 use super::pages::{PAGE_BYTES, PagedFile};
 use super::{Durability, KvEngine, KvView, KvWriter, NextRow, Table, Visit};
 
+mod durable;
 mod header;
 mod unchanged;
 mod verify;
@@ -79,24 +81,38 @@ impl RedbTree {
         cache_bytes: usize,
     ) -> Result<Self, StorageError> {
         let file = locked(fs, path, mode)?;
-        let pages = if mode == OpenMode::CreateNew {
-            PagedFile::create(file).map_err(StorageError::io("write", path))?
-        } else {
-            let pages = PagedFile::open(file, path)?;
-            check_length(&pages, path, true)?;
-            pages
-        };
+        if mode == OpenMode::CreateNew {
+            return Self::create(file, path, cache_bytes);
+        }
+        let pages = PagedFile::open(file, path)?;
+        check_length(&pages, path, true)?;
         let file = TreeFile { pages: Arc::new(pages), damage: FirstDamage::default(), path: path.into() };
+        Self::open_pages(file, cache_bytes)
+    }
+
+    /// Makes an empty tree of an empty file.
+    ///
+    /// redb doubles the file when it is full, and writes to the smallest piece of free pages that will do. Of a number of
+    /// pages that is no power of two that is the end of the file, so that it could never be cut again.
+    fn create(file: Arc<dyn File>, path: &Path, cache_bytes: usize) -> Result<Self, StorageError> {
+        let pages = PagedFile::create(file).map_err(StorageError::io("write", path))?;
+        let file = TreeFile { pages: Arc::new(pages), damage: FirstDamage::default(), path: path.into() };
+        let tree = Self::open_pages(file.clone(), cache_bytes)?;
+        // A view needs the tables to exist.
+        tree.commit(Durability::Visible, &mut |_| Ok(()))?;
+        tree.close()?;
+        let used = header::pages_told(&header::read(&file.pages, path)?) - 1;
+        let bytes = (1 + used.next_power_of_two()) * PAGE_BYTES as u64;
+        file.pages.set_len(bytes).map_err(StorageError::io("extend", path))?;
+        Self::open_pages(file, cache_bytes)
+    }
+
+    fn open_pages(file: TreeFile, cache_bytes: usize) -> Result<Self, StorageError> {
         let backend = FileBackend::new(Arc::clone(&file.pages), Arc::clone(&file.damage));
         let database = call("open", &file, || {
             Database::builder().set_cache_size(cache_bytes).create_with_backend(backend)
         })?;
-        let tree = Self { database: Arc::new(Opened(Some(database))), file };
-        if mode == OpenMode::CreateNew {
-            // A view needs the tables to exist.
-            tree.commit(Durability::Visible, &mut |_| Ok(()))?;
-        }
-        Ok(tree)
+        Ok(Self { database: Arc::new(Opened(Some(database))), file })
     }
 
     /// Writes nothing more, so that the file stays as the last durable commit left it. Without this, redb makes all visible
@@ -108,6 +124,19 @@ impl RedbTree {
     /// Bytes of pages written since it was opened.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.file.pages.written_bytes()
+    }
+
+    /// Makes all that was committed durable, cuts what the file does not need at its end, and gives the file free.
+    ///
+    /// # Errors
+    /// The system's: what is on disk is that of the last durable commit, or all.
+    ///
+    /// # Panics
+    /// When a view of it is still there.
+    pub(crate) fn close(self) -> Result<(), StorageError> {
+        let Self { database, file } = self;
+        let mut opened = Arc::into_inner(database).expect("whoever closes a tree has dropped its views");
+        opened.0.take().map_or(Ok(()), |database| call("close", &file, || database.close()))
     }
 
     /// The same tree under the name that its file was renamed to.
@@ -191,7 +220,7 @@ impl KvEngine for RedbTree {
             latest: open(LATEST)?,
             log: open(LOG)?,
             state: open(STATE)?,
-            _database: Arc::clone(&self.database),
+            _kept: Arc::<Opened>::clone(&self.database),
             file: self.file.clone(),
         }))
     }
@@ -225,12 +254,12 @@ impl KvEngine for RedbTree {
 
 type Rows = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
-/// One read transaction with its tables open. Keeps the database, which closes its file when dropped.
+/// One read transaction with its tables open. Keeps the database, which closes its file when dropped, and what else it needs.
 struct RedbView {
     latest: Rows,
     log: Rows,
     state: Rows,
-    _database: Arc<Opened>,
+    _kept: Arc<dyn Any + Send + Sync>,
     file: TreeFile,
 }
 

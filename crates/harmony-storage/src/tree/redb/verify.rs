@@ -1,22 +1,15 @@
-//! Reading what the last durable commit holds from the file, around the cache of the tree that is open on it.
-//!
-//! A second redb, which only reads, sees the file as if it had been closed after that commit. Its pages stay as they are
-//! while nobody commits. Damage that it meets stops it alone: the tree that is open goes on.
+//! Reading what the last durable commit holds from the file, see [`super::durable`], to check it. Its pages stay as they are
+//! while nobody commits.
 
 use std::ops::Bound;
-use std::sync::Arc;
 
 use harmony_types::StorageError;
-use redb::{Database, DatabaseError, ReadableDatabase, TableDefinition};
+use redb::{ReadableDatabase, TableDefinition};
 
-use super::{LATEST, LOG, RedbTree, STATE, TreeFile, contained, failed, header, scan};
-use crate::tree::backend::FirstDamage;
-use crate::tree::overlay::{Overlay, OverlayBackend};
+use super::durable::Durable;
+use super::{LATEST, LOG, RedbTree, STATE, failed, scan};
 use crate::tree::record::{EventRef, VersionRef, check_crc};
 use crate::tree::{NEXT, STOP, Table};
-
-/// Memory for the pages of one step.
-const CACHE_BYTES: usize = 8 << 20;
 
 const TABLES: [Table; 3] = [Table::State, Table::Latest, Table::Log];
 
@@ -42,21 +35,9 @@ impl RedbTree {
     /// # Errors
     /// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`]; the system's.
     pub(crate) fn verify(&self, cursor: Cursor, pages_max: u64) -> Result<Step, StorageError> {
-        // With a place of its own for damage: what is met here is not what stopped the open tree.
-        let file = TreeFile { damage: FirstDamage::default(), ..self.file.clone() };
-        let found = header::read(&file.pages, &file.path)?;
-        let overlay = Overlay::new(Arc::clone(&file.pages), Arc::clone(&file.damage))
-            .with_header(header::as_closed(found), header::pages_told(&found));
-        let overlay = Arc::new(overlay);
-        let opened = contained("open", &file, || {
-            Database::builder()
-                .set_cache_size(CACHE_BYTES)
-                .open_read_only_with_backend(OverlayBackend(Arc::clone(&overlay)))
-        })?;
-        let database = match opened {
-            // Behind a repair, until the next durable commit.
-            Err(DatabaseError::RepairAborted) => return Ok(Step { next: Some(cursor), pages: 0 }),
-            opened => opened.map_err(failed("open", &file))?,
+        // Behind a repair, until the next durable commit.
+        let Some(Durable { database, overlay, file }) = self.open_durable()? else {
+            return Ok(Step { next: Some(cursor), pages: 0 });
         };
         // The list of free pages, which redb reads whenever it opens: not a part of the pass.
         overlay.take_read();
