@@ -97,11 +97,11 @@ impl Task {
     pub fn run(&self) -> Result<()> {
         let config = config(self.small);
         let memory_bytes = config.checkpoint_bytes;
-        let mut node = Node::open(&self.dir, config)?;
+        let mut node = Node::open(&self.dir, config.clone())?;
         node.fill(0..self.keys)?;
         let (mut rate, mut waited, mut longest) = (0.0, 0.0, 0.0);
         if !self.time.is_zero() {
-            let plan = Plan { keys: self.keys, time: self.time };
+            let plan = Plan { keys: self.keys, time: self.time, config: config.clone() };
             let run = apply::run(&mut node, &plan, None)?;
             (rate, waited, longest) = (run.rate(), run.waited(), run.longest_apply_ms());
         }

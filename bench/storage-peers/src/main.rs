@@ -23,6 +23,7 @@ use bench_harness::machine::{Machine, Quiet};
 use bench_harness::scratch::Scratch;
 use bench_harness::{Result, command, commit};
 use clap::Parser;
+use harmony_storage::StorageConfig;
 use report::{Figures, Results};
 use row::Row;
 use serde_json::json;
@@ -49,6 +50,12 @@ struct Arguments {
     /// Keys in a store, at least 100,000; 10 times as many in `large`.
     #[arg(long)]
     keys: Option<u64>,
+    /// Cache of the tree, MiB, and of redb beside it; not in `large`.
+    #[arg(long)]
+    cache_mib: Option<usize>,
+    /// Memory for what is not in the tree yet, MiB, twice; not in `large` and `tails`.
+    #[arg(long)]
+    memory_mib: Option<u64>,
     /// Also the row `large`.
     #[arg(long)]
     large: bool,
@@ -63,6 +70,8 @@ pub struct Plan {
     pub keys: u64,
     /// For which a rate is measured.
     pub time: Duration,
+    /// Settings of our stores.
+    pub config: StorageConfig,
 }
 
 fn main() -> ExitCode {
@@ -83,7 +92,11 @@ fn run(arguments: &Arguments) -> Result<()> {
     let rows = chosen(arguments)?;
     let scratch = Scratch::new(&arguments.dir, "storage-peers")?;
     let machine = Machine::of(scratch.path());
+    let mut config = StorageConfig::default();
+    config.tree_cache_bytes = arguments.cache_mib.map_or(config.tree_cache_bytes, |mib| mib << 20);
+    config.checkpoint_bytes = arguments.memory_mib.map_or(config.checkpoint_bytes, |mib| mib << 20);
     let plan = Plan {
+        config,
         keys: arguments.keys.unwrap_or(if arguments.quick { 100_000 } else { 1_000_000 }),
         time: if arguments.quick { Duration::from_secs(2) } else { Duration::from_secs(10) },
     };
@@ -151,6 +164,11 @@ fn introduce(arguments: &Arguments, plan: &Plan, machine: &Machine) {
         arguments.rounds,
         plan.keys,
         load::VALUE_BYTES
+    );
+    println!(
+        "- cache of the tree {} MiB, memory before a checkpoint twice {} MiB",
+        plan.config.tree_cache_bytes >> 20,
+        plan.config.checkpoint_bytes >> 20
     );
     if machine.loaded() {
         eprintln!("warning: the machine is not quiet (load {}): read ratios, not figures", machine.load);

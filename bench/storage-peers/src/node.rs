@@ -24,15 +24,13 @@ use crate::load::{self, Values};
 /// Puts in one apply.
 pub const BATCH: u64 = 64;
 
-/// Bytes of entries after which a node asks for a checkpoint.
-const ASK_BYTES: u64 = limits::CHECKPOINT_BYTES / 4;
-
 /// A storage, and the hand that writes to it.
 pub struct Node {
     pub storage: Arc<UnifiedStorage>,
     pub values: Values,
     dir: PathBuf,
     last: u64,
+    /// Bytes of entries after which it asks for a checkpoint.
     ask_bytes: u64,
     unasked: u64,
     checkpoints: Option<Checkpoints>,
@@ -53,7 +51,7 @@ impl Node {
 
     /// As [`Node::open`], on these files.
     pub fn open_on(fs: Arc<dyn FileSystem>, dir: &Path, config: StorageConfig) -> Result<Self> {
-        let ask_bytes = ASK_BYTES.min(config.checkpoint_bytes / 4);
+        let ask_bytes = config.checkpoint_bytes / 4;
         let storage = UnifiedStorage::open(fs, &wal_dir(dir), &tree_dir(dir), config)?;
         Ok(Self {
             last: storage.bounds().last.0,

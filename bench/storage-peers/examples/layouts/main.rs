@@ -63,7 +63,11 @@ fn main() -> Result<()> {
     for form in Form::ALL {
         if arguments.forms.iter().any(|name| name == form.name()) {
             let path = scratch.path().join(form.name());
-            columns.insert(form, measure(&arguments, form, &path)?);
+            let figures = measure(&arguments, form, &path)?;
+            for (name, spread) in &figures {
+                eprintln!("{}: {name}: {}", form.name(), cell(*spread));
+            }
+            columns.insert(form, figures);
             std::fs::remove_file(&path)?;
         }
     }

@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use bench_harness::random::Random;
 use bench_harness::stats::percentile;
-use harmony_storage::StorageConfig;
 
 use crate::clocks::{Pace, process_cpu, thread_cpu};
 use crate::naive::Naive;
@@ -27,7 +26,7 @@ pub fn measure(plan: &Plan, round: usize, dir: &Path) -> Result<Figures> {
         let dir = dir.join(turn.to_string());
         match (turn + round) % 3 {
             0 => figures.extend(harmony(plan, &dir)?),
-            1 => figures.push((NAIVE, redb(plan, &dir, StorageConfig::default().tree_cache_bytes)?)),
+            1 => figures.push((NAIVE, redb(plan, &dir, plan.config.tree_cache_bytes)?)),
             _ => figures.push((NAIVE_LARGE, redb(plan, &dir, LARGE_CACHE)?)),
         }
         std::fs::remove_dir_all(&dir)?;
@@ -50,7 +49,7 @@ fn redb(plan: &Plan, dir: &Path, cache_bytes: usize) -> Result<f64> {
 }
 
 fn harmony(plan: &Plan, dir: &Path) -> Result<Figures> {
-    let mut node = Node::open(dir, StorageConfig::default())?;
+    let mut node = Node::open(dir, plan.config.clone())?;
     node.fill(0..plan.keys)?;
     let mut figures = Figures::new();
     let full = run(&mut node, plan, None)?;

@@ -4,7 +4,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use harmony_storage::{DumpOptions, StorageConfig, TreeTable, UnifiedStorage};
+use harmony_storage::{DumpOptions, TreeTable, UnifiedStorage};
 use harmony_types::command::Compact;
 use harmony_types::{CommandKind, Storage};
 use harmony_wal::OsFileSystem;
@@ -20,7 +20,7 @@ use crate::{Plan, Result};
 /// All events of a store, as a watch from revision 1 takes them.
 pub fn watch(plan: &Plan, scratch: &Path) -> Result<Figures> {
     let (dir, keys) = reads::aged(plan, scratch)?;
-    let node = Node::open(&dir, StorageConfig::default())?;
+    let node = Node::open(&dir, plan.config.clone())?;
     let written = (1 + u64::from(reads::OVERWRITES)) * keys;
     let mut figures = Figures::new();
     // Once before, for the page cache.
@@ -77,7 +77,7 @@ pub fn compact(plan: &Plan, dir: &Path) -> Result<Figures> {
     const OVERWRITES: u32 = 5;
     let keys = plan.keys / u64::from(OVERWRITES);
     let (fs, counts) = counting();
-    let mut node = Node::open_on(fs, dir, StorageConfig::default())?;
+    let mut node = Node::open_on(fs, dir, plan.config.clone())?;
     node.fill(0..keys)?;
     node.start_checkpoints();
     for generation in 1..=OVERWRITES {

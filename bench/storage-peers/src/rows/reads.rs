@@ -35,23 +35,21 @@ fn once(dir: PathBuf, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf
 
 fn filled(plan: &Plan, scratch: &Path) -> Result<PathBuf> {
     once(scratch.join("filled"), |dir| {
-        let mut node = Node::open(dir, StorageConfig::default())?;
+        let mut node = Node::open(dir, plan.config.clone())?;
         node.fill(0..plan.keys)?;
         Ok(node.storage.close()?)
     })
 }
 
 fn filled_redb(plan: &Plan, scratch: &Path) -> Result<PathBuf> {
-    once(scratch.join("filled-redb"), |dir| {
-        Naive::open(dir, StorageConfig::default().tree_cache_bytes)?.fill(plan.keys)
-    })
+    once(scratch.join("filled-redb"), |dir| Naive::open(dir, plan.config.tree_cache_bytes)?.fill(plan.keys))
 }
 
 /// A store in which every key was written, and then overwritten [`OVERWRITES`] times, all of it in the tree.
 pub fn aged(plan: &Plan, scratch: &Path) -> Result<(PathBuf, u64)> {
     let keys = plan.keys.min(AGED_KEYS_MAX);
     let dir = once(scratch.join("aged"), |dir| {
-        let mut node = Node::open(dir, StorageConfig::default())?;
+        let mut node = Node::open(dir, plan.config.clone())?;
         node.fill(0..keys)?;
         node.start_checkpoints();
         for generation in 1..=OVERWRITES {
@@ -67,7 +65,7 @@ pub fn aged(plan: &Plan, scratch: &Path) -> Result<(PathBuf, u64)> {
 /// everything.
 pub fn gets(plan: &Plan, round: usize, scratch: &Path) -> Result<Figures> {
     let (ours, raw) = (filled(plan, scratch)?, filled_redb(plan, scratch)?);
-    let own_cache = StorageConfig::default().tree_cache_bytes;
+    let own_cache = plan.config.tree_cache_bytes;
     let mut figures = Figures::new();
     // Peers in turn.
     for turn in 0..2 {
@@ -83,7 +81,7 @@ pub fn gets(plan: &Plan, round: usize, scratch: &Path) -> Result<Figures> {
 }
 
 fn our_gets(plan: &Plan, dir: &Path, tree_cache_bytes: usize) -> Result<f64> {
-    let node = Node::open(dir, StorageConfig { tree_cache_bytes, ..StorageConfig::default() })?;
+    let node = Node::open(dir, StorageConfig { tree_cache_bytes, ..plan.config.clone() })?;
     let rate = rate(plan, |key, expected| Ok(node.storage.get(key)?.is_some_and(|kv| kv.value == expected)))?;
     node.storage.close()?;
     Ok(rate)
@@ -119,18 +117,18 @@ fn rate(plan: &Plan, get: impl Fn(&Bytes, &Bytes) -> Result<bool>) -> Result<f64
 pub fn lists(plan: &Plan, scratch: &Path) -> Result<Figures> {
     let mut figures = Figures::new();
     {
-        let node = Node::open(&filled(plan, scratch)?, StorageConfig::default())?;
+        let node = Node::open(&filled(plan, scratch)?, plan.config.clone())?;
         figures.push((LIST, list(&node)?));
         node.storage.close()?;
     }
     {
-        let naive = Naive::open(&filled_redb(plan, scratch)?, StorageConfig::default().tree_cache_bytes)?;
+        let naive = Naive::open(&filled_redb(plan, scratch)?, plan.config.tree_cache_bytes)?;
         let (from, end) = load::prefix(0);
         let list = || Ok(naive.list(&from, &end)?.len());
         figures.push(("raw redb, rows/s, copied", rows_per_second(list)?));
     }
     let (dir, keys) = aged(plan, scratch)?;
-    let mut node = Node::open(&dir, StorageConfig::default())?;
+    let mut node = Node::open(&dir, plan.config.clone())?;
     figures.push((LIST_AGED, list(&node)?));
     let mut random = Random::new(13);
     for _ in 0..300 {

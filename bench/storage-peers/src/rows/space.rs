@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use harmony_storage::StorageConfig;
 use harmony_types::CommandKind;
 use harmony_types::command::Compact;
 
@@ -16,7 +15,7 @@ const MIB: f64 = (1 << 20) as f64;
 
 /// Every key once, as clients write them; then five times more, compaction, rebuild.
 pub fn measure(plan: &Plan, dir: &Path) -> Result<Figures> {
-    let mut node = Node::open(dir, StorageConfig::default())?;
+    let mut node = Node::open(dir, plan.config.clone())?;
     node.start_checkpoints();
     for first in (0..plan.keys).step_by(BATCH as usize) {
         let entries = node.puts((first..plan.keys.min(first + BATCH)).map(|number| (number, 0)));

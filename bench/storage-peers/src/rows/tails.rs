@@ -32,7 +32,7 @@ const KEPT_REVISIONS: i64 = 50_000;
 /// The same load twice: with nothing beside it, then while checkpoints, compaction and snapshots run.
 pub fn measure(plan: &Plan, dir: &Path) -> Result<Figures> {
     // Idle: all of the time fits into memory.
-    let config = StorageConfig { checkpoint_bytes: 1 << 30, ..StorageConfig::default() };
+    let config = StorageConfig { checkpoint_bytes: 1 << 30, ..plan.config.clone() };
     let mut node = Node::open(dir, config)?;
     node.fill(0..plan.keys)?;
     let idle = load_beside(&mut node, plan, |_, _| Ok(()))?;
