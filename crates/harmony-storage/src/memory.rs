@@ -8,7 +8,7 @@
 //! ```
 
 use std::cell::Cell;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
 use harmony_types::{KeyRange, StorageError};
@@ -31,6 +31,8 @@ pub(crate) struct Memory {
     top: RwLock<Batch>,
     /// What the last apply left, for those who need no more.
     published: ArcSwap<Published>,
+    /// Counts what may have made room on top, for those who wait for it.
+    news: (Mutex<u64>, Condvar),
 }
 
 /// How far the state machine is.
@@ -60,7 +62,11 @@ impl Memory {
     /// Nothing on top of the tree.
     pub(crate) fn new(tree: View) -> Self {
         let batch = Batch::new(Base::Tree(Arc::new(tree)));
-        Self { published: ArcSwap::from_pointee(Published::of(&batch)), top: RwLock::new(batch) }
+        Self {
+            published: ArcSwap::from_pointee(Published::of(&batch)),
+            top: RwLock::new(batch),
+            news: (Mutex::new(0), Condvar::new()),
+        }
     }
 
     /// Nothing on top of a tree that replaces everything.
@@ -69,6 +75,26 @@ impl Memory {
         let old = std::mem::replace(&mut *top, Batch::new(Base::Tree(Arc::new(tree))));
         self.publish(&top);
         drop((top, old));
+    }
+
+    /// A number for [`Memory::wait`], to be taken before one looks at what one would wait for.
+    pub(crate) fn news(&self) -> u64 {
+        *self.news.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until something happened since that may have made room: the batch on top was frozen, or whoever wrote to the
+    /// tree is done.
+    pub(crate) fn wait(&self, seen: u64) {
+        let mut news = self.news.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while *news == seen {
+            news = self.news.1.wait(news).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes those who wait.
+    pub(crate) fn tell_waiting(&self) {
+        *self.news.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        self.news.1.notify_all();
     }
 
     /// What the last apply left.
@@ -140,6 +166,8 @@ impl Memory {
         if on_tree {
             top.freeze();
         }
+        drop(top);
+        self.tell_waiting();
         on_tree
     }
 

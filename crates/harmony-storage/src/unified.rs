@@ -58,7 +58,18 @@ pub struct UnifiedStorage {
 }
 
 /// Holding it is the right to commit to the tree.
-type Writing<'a> = MutexGuard<'a, ()>;
+struct Writing<'a> {
+    guard: Option<MutexGuard<'a, ()>>,
+    memory: &'a Memory,
+}
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        // First of all: who is woken tries to take it.
+        self.guard = None;
+        self.memory.tell_waiting();
+    }
+}
 
 impl UnifiedStorage {
     /// Opens the storage with its log in `wal_dir` and its tree in `tree_dir`, both made when missing: recovers the tree,
@@ -148,14 +159,9 @@ impl UnifiedStorage {
             if let Some(base) = self.memory.fix() {
                 return Ok(base);
             }
-            match self.writer.try_lock() {
-                Ok(writing) => self.fold_frozen(&writing, Durability::Visible, 0).map(drop)?,
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    self.fold_frozen(&poisoned.into_inner(), Durability::Visible, 0).map(drop)?;
-                }
-                // A reader must not wait for a checkpoint, or for a disk that hangs.
-                Err(TryLockError::WouldBlock) => return Ok(self.memory.copy()),
-            }
+            // A reader must not wait for a checkpoint, or for a disk that hangs.
+            let Some(writing) = self.try_writer() else { return Ok(self.memory.copy()) };
+            self.fold_frozen(&writing, Durability::Visible, 0).map(drop)?;
         }
     }
 
@@ -208,11 +214,7 @@ impl UnifiedStorage {
     /// [`StorageError::Closed`]; [`StorageError::Io`].
     pub fn verify_step(&self, pages_max: u64) -> Result<Verification, StorageError> {
         self.check_open()?;
-        let _writing = match self.writer.try_lock() {
-            Ok(writing) => writing,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return Ok(self.verification()),
-        };
+        let Some(_writing) = self.try_writer() else { return Ok(self.verification()) };
         self.verifier.step(&self.tree.load_full(), pages_max)
     }
 
@@ -243,7 +245,18 @@ impl UnifiedStorage {
     /// Waits while another thread folds.
     fn writer(&self) -> Writing<'_> {
         // A panic while writing leaves the tree as the last commit left it, and the memory on top of it.
-        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
+        let guard = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        Writing { guard: Some(guard), memory: &self.memory }
+    }
+
+    /// `None` while another thread folds.
+    fn try_writer(&self) -> Option<Writing<'_>> {
+        let guard = match self.writer.try_lock() {
+            Ok(guard) => guard,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        Some(Writing { guard: Some(guard), memory: &self.memory })
     }
 
     /// Waits while another thread applies.
@@ -296,10 +309,31 @@ impl UnifiedStorage {
         Ok(Some(view))
     }
 
-    /// Folds when memory is full: whoever applies waits for the disk then.
+    /// Waits for room when memory is full.
+    ///
+    /// A full batch is frozen, for the next checkpoint, as soon as the one before is in the tree: apply goes on while
+    /// another thread folds. When nobody does, it folds itself.
     fn bound_memory(&self) -> Result<(), StorageError> {
-        if self.config.checkpoint_bytes <= self.memory.bytes() {
-            self.fold(&self.writer(), Durability::Durable, compact::STEP_ROWS)?;
+        loop {
+            let seen = self.memory.news();
+            if self.memory.bytes() < self.config.checkpoint_bytes {
+                return Ok(());
+            }
+            match self.try_writer() {
+                Some(writing) => self.make_room(&writing)?,
+                // Not for the end of what it does alone: the batch may be frozen long before.
+                None => self.memory.wait(seen),
+            }
+        }
+    }
+
+    fn make_room(&self, writing: &Writing<'_>) -> Result<(), StorageError> {
+        if self.memory.freeze() {
+            return Ok(());
+        }
+        self.wal.sync()?;
+        if let Some(view) = self.fold_frozen(writing, Durability::Durable, compact::STEP_ROWS)? {
+            self.durable_applied.store(view.progress.applied.index.0, Ordering::Release);
         }
         Ok(())
     }

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use common::{Store, put};
+use harmony_storage::StorageConfig;
+use harmony_types::fake::fs::MemoryFileSystem;
 use harmony_types::txn::{Put, Range, Txn, TxnOp, TxnOpKind};
-use harmony_types::{CommandKind, Storage, StorageError};
+use harmony_types::{CommandKind, LogIndex, Storage, StorageError};
 
 /// Rows of the pair's range: more than are read under the lock.
 const FILL: usize = 3_000;
@@ -103,4 +105,41 @@ fn reads_see_whole_revisions_while_checkpoints_run() {
     storage.checkpoint().unwrap();
     assert_eq!(storage.durable_applied(), storage.applied().index);
     assert_eq!(&storage.get(b"z").unwrap().unwrap().value[..], b"999");
+}
+
+/// A segment holds all that a test writes: the log syncs when it begins another.
+fn store_of_small_memory() -> Store {
+    let mut config = StorageConfig { checkpoint_bytes: 64 << 10, ..common::config() };
+    config.wal.segment_bytes = 1 << 20;
+    Store::with(MemoryFileSystem::new(), config).unwrap()
+}
+
+/// Applies puts of a kilobyte until memory is full: the next apply has to find room.
+fn fill_memory(store: &mut Store, limit: u64) {
+    let value = "v".repeat(1_000);
+    let mut bytes = 0;
+    while bytes < limit {
+        let entry = store.entry(put(&format!("k{:05}", store.next.0), &value));
+        store.storage().save(None, std::slice::from_ref(&entry)).unwrap();
+        store.storage().apply(&[entry]).unwrap();
+        // As the storage counts it: key, value, and 256 around them.
+        bytes += 1_000 + 6 + 256;
+    }
+}
+
+#[test]
+fn a_full_memory_is_left_to_the_next_checkpoint() {
+    let mut store = store_of_small_memory();
+    let limit = store.config.checkpoint_bytes;
+    fill_memory(&mut store, limit);
+    store.run(put("room", "1"));
+    assert_eq!(store.storage().durable_applied(), LogIndex(0), "apply took nothing into the tree");
+
+    // Nobody made a checkpoint: with two memories full, apply takes the first one in.
+    fill_memory(&mut store, limit);
+    store.run(put("room", "2"));
+    let durable = store.storage().durable_applied();
+    assert!(LogIndex(0) < durable && durable < store.storage().applied().index, "{durable}");
+    store.restart(false).unwrap();
+    assert_eq!(&store.storage().get(b"room").unwrap().unwrap().value[..], b"2");
 }
