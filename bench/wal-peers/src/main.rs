@@ -5,7 +5,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock and lets the disk rest")]
 
-mod machine;
 mod payload;
 mod peer;
 mod peers;
@@ -18,15 +17,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bench_harness::machine::{Machine, Quiet};
+use bench_harness::scratch::Scratch;
+use bench_harness::{Result, command, commit};
 use clap::Parser;
-use machine::{Machine, Quiet};
 use payload::Payloads;
 use peer::Peer;
 use report::Results;
 use serde_json::json;
 use workload::{Plan, Workload};
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Measures harmony-wal beside raft-engine, okaywal and a raw file.
 #[derive(Parser)]
@@ -64,29 +63,6 @@ fn main() -> ExitCode {
     }
 }
 
-/// A directory that goes away with its owner, or with the process when somebody interrupts it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(parent: &Path) -> Result<Self> {
-        let dir = parent.join(format!("wal-peers-{}", std::process::id()));
-        std::fs::create_dir_all(&dir)?;
-        let dir = dir.canonicalize()?;
-        let at_interrupt = dir.clone();
-        ctrlc::set_handler(move || {
-            let _ = std::fs::remove_dir_all(&at_interrupt);
-            std::process::exit(130);
-        })?;
-        Ok(Self(dir))
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
 fn run(arguments: &Arguments) -> Result<()> {
     let workloads = chosen(&arguments.only)?;
     let peers: Vec<Peer> = Peer::ALL
@@ -95,8 +71,8 @@ fn run(arguments: &Arguments) -> Result<()> {
             arguments.peers.is_empty() || arguments.peers.iter().any(|part| peer.name().contains(part))
         })
         .collect();
-    let scratch = Scratch::new(&arguments.dir)?;
-    let machine = Machine::of(&scratch.0);
+    let scratch = Scratch::new(&arguments.dir, "wal-peers")?;
+    let machine = Machine::of(scratch.path());
     introduce(arguments, &machine, &peers);
 
     let plan = Plan {
@@ -109,7 +85,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut quiet = Quiet::default();
     for (workload, peer) in to_fill(&workloads, &peers) {
         if let Some(batch) = workload.filled_by() {
-            workload::fill(&plan, peer, batch, &filled(&scratch.0, peer, batch))?;
+            workload::fill(&plan, peer, batch, &filled(scratch.path(), peer, batch))?;
             quiet.settle();
         }
     }
@@ -121,7 +97,7 @@ fn run(arguments: &Arguments) -> Result<()> {
                 let peer = peers[(turn + round) % peers.len()];
                 let group: Vec<Workload> = group.iter().copied().filter(|one| one.fits(peer)).collect();
                 if !group.is_empty() {
-                    one_turn(&plan, peer, &group, &scratch.0, &mut results)?;
+                    one_turn(&plan, peer, &group, scratch.path(), &mut results)?;
                     quiet.settle();
                 }
             }
@@ -179,10 +155,7 @@ fn introduce(arguments: &Arguments, machine: &Machine, peers: &[Peer]) {
     println!("# harmony-wal beside its peers\n");
     println!("- command: {}", command());
     println!("- harmony-wal at commit {}; raft-engine 0.4.2; okaywal 0.3.1", commit());
-    println!(
-        "- machine: {} cores of {}, {} GiB; {}; {}",
-        machine.cores, machine.cpu, machine.memory_gib, machine.kernel, machine.file_system
-    );
+    println!("- machine: {}", machine.describe());
     println!("- load before: {}", machine.load);
     println!("- {} rounds, peers in turn, the order moves on by one each round", arguments.rounds);
     println!(
@@ -195,17 +168,6 @@ fn introduce(arguments: &Arguments, machine: &Machine, peers: &[Peer]) {
         eprintln!("warning: the machine is not quiet (load {}): read ratios, not figures", machine.load);
     }
     println!();
-}
-
-/// What was built.
-fn commit() -> String {
-    std::env::var("WAL_PEERS_COMMIT").unwrap_or_else(|_| "unknown".to_owned())
-}
-
-/// How a person repeats it.
-fn command() -> String {
-    let given = std::env::var("WAL_PEERS_COMMAND").ok();
-    given.unwrap_or_else(|| std::env::args().collect::<Vec<_>>().join(" "))
 }
 
 fn conclude(arguments: &Arguments, machine: &Machine, results: &Results, quiet: &Quiet) -> Result<()> {
@@ -222,10 +184,7 @@ fn conclude(arguments: &Arguments, machine: &Machine, results: &Results, quiet: 
         let document = json!({
             "command": command(),
             "commit": commit(),
-            "machine": {
-                "cores": machine.cores, "cpu": machine.cpu, "kernel": machine.kernel,
-                "file_system": machine.file_system, "memory_gib": machine.memory_gib, "load_before": machine.load,
-            },
+            "machine": machine.json(),
             "rounds": arguments.rounds,
             "quick": arguments.quick,
             "noise": noise,

@@ -1,5 +1,6 @@
 //! What entries carry: random bytes of a fixed seed, made before anything is timed.
 
+use bench_harness::random::Random;
 use bytes::Bytes;
 
 use crate::Result;
@@ -53,22 +54,5 @@ impl Payloads {
             slot if slot == expected => Ok(()),
             slot => Err(format!("entry {index} carries payload {slot} instead of {expected}").into()),
         }
-    }
-}
-
-/// SplitMix64: enough to be incompressible and to visit entries in no order.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
     }
 }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use bench_harness::stats::{Spread, grouped};
 use serde_json::{Value, json};
 
 use crate::peer::Peer;
-use crate::stats::{Sample, Spread};
+use crate::stats::Sample;
 use crate::workload::Workload;
 
 /// All samples, one for each round.
@@ -201,28 +202,9 @@ fn ratio_text(ratio: Spread) -> String {
     format!("{:.2} x ({:.2} to {:.2})", ratio.median, ratio.min, ratio.max)
 }
 
-/// With a comma every three digits.
-fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if 0 < at && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn digits_are_grouped() {
-        let texts: Vec<String> = [0.0, 999.4, 1000.0, 1_234_567.0].into_iter().map(grouped).collect();
-        assert_eq!(texts, ["0", "999", "1,000", "1,234,567"]);
-    }
 
     #[test]
     fn a_row_is_met_by_the_median_against_the_best_peer() {

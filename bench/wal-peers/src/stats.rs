@@ -1,6 +1,8 @@
-//! One measurement, and what several come to.
+//! One measurement.
 
 use std::time::Duration;
+
+use bench_harness::stats::percentile;
 
 /// What one measurement gave.
 #[derive(Clone, Debug)]
@@ -19,10 +21,7 @@ impl Sample {
 
     pub fn with_latencies(mut self, mut nanos: Vec<u64>) -> Self {
         nanos.sort_unstable();
-        let at = |share: f64| {
-            let rank = (nanos.len() as f64 * share) as usize;
-            nanos.get(rank).map(|nanos| *nanos as f64 / 1e3)
-        };
+        let at = |share: f64| percentile(&nanos, share).map(|nanos| nanos as f64 / 1e3);
         (self.p50_us, self.p99_us) = (at(0.5), at(0.99));
         self
     }
@@ -33,40 +32,9 @@ impl Sample {
     }
 }
 
-/// Middle, smallest and largest of one figure over the rounds.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spread {
-    pub median: f64,
-    pub min: f64,
-    pub max: f64,
-}
-
-impl Spread {
-    /// `None` when there are no values.
-    pub fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        let (min, max) = (*values.first()?, *values.last()?);
-        let half = values.len() / 2;
-        let median = if values.len().is_multiple_of(2) {
-            f64::midpoint(values[half - 1], values[half])
-        } else {
-            values[half]
-        };
-        Some(Self { median, min, max })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_or_between_the_two_middles() {
-        assert_eq!(Spread::of([]), None);
-        assert_eq!(Spread::of([3.0, 1.0, 2.0]), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
-        assert_eq!(Spread::of([4.0, 1.0, 2.0, 3.0]), Some(Spread { median: 2.5, min: 1.0, max: 4.0 }));
-    }
 
     #[test]
     fn percentiles_are_of_the_sorted_values() {

@@ -4,8 +4,10 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
+use bench_harness::random::Random;
+
 use crate::Result;
-use crate::payload::{Payloads, Random};
+use crate::payload::Payloads;
 use crate::peer::{Log, Peer, Purpose, Writer};
 use crate::stats::Sample;
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 /// Busier than this between measurements, share of all cores: something else runs.
 const BUSY_MAX: f64 = 0.10;
 
@@ -40,6 +42,20 @@ impl Machine {
             memory_gib: memory_kib >> 20,
             load: read("/proc/loadavg").trim().to_owned(),
         }
+    }
+
+    /// One line, for a report.
+    pub fn describe(&self) -> String {
+        let Self { cores, cpu, kernel, file_system, memory_gib, .. } = self;
+        format!("{cores} cores of {cpu}, {memory_gib} GiB; {kernel}; {file_system}")
+    }
+
+    /// For programs.
+    pub fn json(&self) -> Value {
+        json!({
+            "cores": self.cores, "cpu": self.cpu, "kernel": self.kernel, "file_system": self.file_system,
+            "memory_gib": self.memory_gib, "load_before": self.load,
+        })
     }
 
     /// The load before the start, when it is more than an idle machine has.

@@ -1,0 +1,23 @@
+//! What every benchmark of this directory needs: where it ran and whether alone, a directory that goes away, random bytes
+//! of a fixed seed, medians.
+
+#![allow(clippy::disallowed_methods, reason = "a benchmark reads the clock and lets the disk rest")]
+
+pub mod machine;
+pub mod random;
+pub mod scratch;
+pub mod stats;
+
+/// What went wrong, in words.
+pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+/// What was built.
+pub fn commit() -> String {
+    std::env::var("BENCH_COMMIT").unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// How a person repeats it.
+pub fn command() -> String {
+    let given = std::env::var("BENCH_COMMAND").ok();
+    given.unwrap_or_else(|| std::env::args().collect::<Vec<_>>().join(" "))
+}
