@@ -104,6 +104,7 @@ enum Checked {
 }
 
 /// Frames that follow each other.
+#[derive(Default)]
 struct Batch {
     notes: Vec<Note>,
     /// The bytes in which they stand, and where in the segment those start; nothing if nobody wants them.
@@ -125,8 +126,8 @@ impl Batch {
 struct Checker<'a> {
     fs: &'a dyn FileSystem,
     feed: SyncSender<Checked>,
-    /// Chunks that were taken in, to be filled again.
-    reused: Receiver<Vec<u8>>,
+    /// Batches that were taken in: their memory is filled again.
+    reused: Receiver<Batch>,
     payloads: bool,
 }
 
@@ -167,21 +168,21 @@ impl Checker<'_> {
         if notes.is_empty() {
             return;
         }
-        let (chunk_at, chunk) = if self.payloads {
-            walk.reader.exchange(self.reused.try_recv().unwrap_or_default())
-        } else {
-            (0, Vec::new())
-        };
-        let notes = std::mem::replace(notes, Vec::with_capacity(BATCH_FRAMES));
+        let mut batch = self.reused.try_recv().unwrap_or_default();
+        if self.payloads {
+            (batch.chunk_at, batch.chunk) = walk.reader.exchange(batch.chunk);
+        }
+        batch.notes.clear();
+        std::mem::swap(&mut batch.notes, notes);
         // A feed that nobody takes any more shows at the end of the segment.
-        let _ = self.feed.send(Checked::Frames(Batch { notes, chunk, chunk_at }));
+        let _ = self.feed.send(Checked::Frames(batch));
     }
 }
 
 /// The other end of a feed.
 struct Feed {
     taken: Receiver<Checked>,
-    used: Sender<Vec<u8>>,
+    used: Sender<Batch>,
 }
 
 impl Feed {
@@ -194,7 +195,7 @@ impl Feed {
                         sink.frame(segment, note, batch.payload(note))?;
                     }
                     // A thread that is done needs none.
-                    let _ = self.used.send(batch.chunk);
+                    let _ = self.used.send(batch);
                 }
                 Checked::Stop(stop) => return sink.stop(segment, stop),
                 Checked::Failed(error) => return Err(error),

@@ -61,7 +61,7 @@
 //! | `entries` | nothing for what is in the cache; else one read for what stands side by side, 1 MiB at most |
 //! | `term`, `bounds`, `hard_state` | nothing |
 //! | `release` | a note, written and synced; a rename or a removal for each segment, a sync of the directory; two of them at most are kept, emptied and synced |
-//! | `FileWal::open` | reads the whole log once, a long one with several threads |
+//! | `FileWal::open`, `open_with` | reads the whole log once, a long one with several threads; `open_with` shows it on the way |
 //!
 //! Data is copied once, into the buffer that is written; the cache shares it with the caller. If it is a slice of a larger
 //! buffer, that stays in memory as long as the cache has the slice. Entries read from disk share the buffer of their read.
@@ -74,7 +74,7 @@
 //! `cache_bytes` (data and 64 bytes for each entry in the cache), and what is not yet written: 32 MiB at most for groups
 //! that are small beside that, however far appends outrun the disk. Released entries give their memory back, but for
 //! 2.5 MiB that are used again. An open that reads more than 32 MiB takes 14 MiB more for each thread, of which there are
-//! four at most, until it is done.
+//! four at most, until it is done; [`FileWal::open_with`] at most two, and 64 MiB more for each.
 //!
 //! # What lies in the directory
 //! | name | content |

@@ -151,6 +151,11 @@ pub(crate) fn scan(
 }
 
 impl Scan {
+    /// Bytes of the last segment that its frames do not call synced.
+    pub(crate) fn unproven_bytes(&self) -> u32 {
+        self.end.byte().saturating_sub(self.synced)
+    }
+
     /// What is or would be cut.
     pub(crate) fn torn(&self, dir: &Path) -> Option<TornTail> {
         let last = self.segments.last().expect("a scan has a segment");

@@ -23,6 +23,10 @@ use crate::spare::Spares;
 use crate::writer::Writer;
 use crate::{aside, directory, fetch, release};
 
+/// An opening writes what no frame calls synced once more, since it may be in the system's memory alone. When it was more
+/// than this, it adds a note that proves it synced: otherwise each later opening would do the same.
+const UNPROVEN_BYTES_MAX: u32 = 1 << 20;
+
 /// A log in segment files of one directory; see the crate's documentation.
 ///
 /// Invariants: `durable <= written <= end`, as offsets; what is not written is in the cache; the one `Writer` is in the
@@ -143,6 +147,7 @@ impl FileWal {
                 (scan.expect("the first segment was made"), Recovery::default())
             }
         };
+        let unproven_bytes = scan.unproven_bytes();
         aside::reserve(&*fs, dir, config.segment_bytes)?;
         let spares = Arc::new(Spares::open(Arc::clone(&fs), dir, config.segment_bytes)?);
         let mut state = State::new(&fs, dir, &config, scan, Arc::clone(&spares), lock)?;
@@ -151,7 +156,7 @@ impl FileWal {
         {
             writer.settled = config.segment_bytes;
         }
-        Ok(Self {
+        let wal = Self {
             fs,
             dir: dir.to_owned(),
             config,
@@ -159,7 +164,15 @@ impl FileWal {
             spares,
             state: Mutex::new(state),
             queues: Queues::default(),
-        })
+        };
+        if UNPROVEN_BYTES_MAX < unproven_bytes {
+            match wal.push_release(0) {
+                // It would only have spared the next opening work.
+                Ok(()) | Err(WalError::DiskFull { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(wal)
     }
 
     /// What opening found and did.

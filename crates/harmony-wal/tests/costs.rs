@@ -132,3 +132,26 @@ fn synced_groups_are_written_as_whole_blocks() {
     log.check(|log| log.synced(1), "write write sync");
     log.check(|log| log.synced(1), "write sync");
 }
+
+/// An opening writes again what it cannot know to be synced. A large part is proved synced by the way, for the next one.
+#[test]
+fn a_large_unsynced_part_is_written_again_once() {
+    let disk = MemoryFileSystem::new();
+    let log = Log::on(disk.clone(), 16 << 20, 0);
+    log.append(8000);
+    log.wal.sync().unwrap();
+    let open = || {
+        disk.take_trace();
+        let log = Log::on(disk.clone(), 16 << 20, 0);
+        assert_eq!(log.wal.bounds().last, LogIndex(8000));
+        let trace = disk.take_trace();
+        let written = trace.iter().filter_map(|line| line.strip_prefix("write ")?.split('+').nth(1));
+        written.map(|bytes| bytes.parse::<usize>().unwrap()).sum::<usize>()
+    };
+    drop(log);
+    let bytes = 8000 * 300;
+    assert!(bytes < open());
+    assert!(open() < bytes / 10);
+    let after = disk.crash_image(harmony_types::fake::fs::Crash::LoseUnsynced);
+    assert_eq!(Log::on(after, 16 << 20, 0).wal.bounds().last, LogIndex(8000));
+}

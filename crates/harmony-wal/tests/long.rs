@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use harmony_types::config::WalConfig;
 use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
-use harmony_types::{Entry, EntryType, HardState, LogIndex, NodeId, Term};
+use harmony_types::{Entry, EntryType, HardState, LogIndex, NodeId, RecordType, Term, WalOffset};
 use harmony_wal::{DumpOptions, FileWal, Wal, WalError, dump};
 
 const DIR: &str = "/wal";
@@ -86,12 +86,78 @@ fn the_first_damage_of_a_long_log_is_the_one_named() {
             panic!("{error}");
         };
         assert_eq!(path, &paths[damaged]);
-        // A dump is read by one thread: it must come to the same end.
+        // A dump is read with payloads, chunk by chunk: it must come to the same end.
         let mut text = Vec::new();
         let other = dump(&disk, Path::new(DIR), &mut text, DumpOptions::default()).unwrap_err();
         assert_eq!(other.to_string(), error.to_string());
         assert!(LogIndex(0) < *index);
     }
+}
+
+type Shown = (WalOffset, RecordType, LogIndex, Term, Vec<u8>);
+
+fn open_showing(disk: &MemoryFileSystem) -> (Result<FileWal, WalError>, Vec<Shown>) {
+    let mut shown = Vec::new();
+    let opened = FileWal::open_with(Arc::new(disk.clone()), Path::new(DIR), config(), &mut |at, record| {
+        shown.push((at, record.record_type, record.index, record.term, record.data.to_vec()));
+    });
+    (opened, shown)
+}
+
+fn scanned(wal: &FileWal) -> Vec<Shown> {
+    let mut seen = Vec::new();
+    wal.scan(&mut |at, record| {
+        seen.push((at, record.record_type, record.index, record.term, record.data.to_vec()));
+        true
+    })
+    .unwrap();
+    seen
+}
+
+/// Through several threads and through one alike: what a scan finds afterwards, replaced entries and all.
+#[test]
+fn an_opening_shows_every_record_once_and_in_order() {
+    let (disk, last) = long_log();
+    let wal = open(&disk).unwrap();
+    let replacing = Entry { term: Term(99), ..entry(last - 3) };
+    wal.append_many(None, &[replacing]).unwrap();
+    wal.sync().unwrap();
+    drop(wal);
+    let (wal, shown) = open_showing(&disk);
+    let wal = wal.unwrap();
+    assert!(shown == scanned(&wal) && last < shown.len() as u64, "{} records", shown.len());
+    wal.release(LogIndex(last - 10)).unwrap();
+    drop(wal);
+    assert!(segments(&disk).len() < 3);
+    let (wal, shown) = open_showing(&disk);
+    assert!(shown == scanned(&wal.unwrap()));
+}
+
+#[test]
+fn what_an_opening_shows_ends_before_a_torn_tail() {
+    let disk = MemoryFileSystem::new();
+    let wal = open(&disk).unwrap();
+    wal.append_many(None, &[entry(1), entry(2)]).unwrap();
+    wal.sync().unwrap();
+    disk.inject(Fault::on([CallKind::Write]).short_write(20_000));
+    let entries: Vec<Entry> = (3..40).map(entry).collect();
+    wal.append_many(None, &entries).unwrap();
+    wal.sync().unwrap_err();
+    drop(wal);
+    let (wal, shown) = open_showing(&disk.crash_image(Crash::KeepAll));
+    let wal = wal.unwrap();
+    assert!(wal.recovery().torn.is_some());
+    assert!(shown == scanned(&wal));
+    assert_eq!(shown.last().unwrap().2, wal.bounds().last);
+}
+
+#[test]
+fn a_damaged_log_is_refused_whatever_was_shown() {
+    let (disk, _) = long_log();
+    disk.flip(&segments(&disk)[2], 4_000_000, 0x10).unwrap();
+    let (opened, shown) = open_showing(&disk);
+    assert_eq!(opened.unwrap_err().to_string(), open(&disk).unwrap_err().to_string());
+    assert!(shown.iter().all(|(at, ..)| *at < WalOffset::new(3, 4_000_000)));
 }
 
 #[test]
