@@ -72,7 +72,7 @@
 //!
 //! An open log takes 12 bytes of memory an entry, 120 MB for ten million, and no more while it grows. To this come
 //! `cache_bytes` (data and 64 bytes for each entry in the cache), and what is not yet written: 32 MiB at most for groups
-//! that are small beside that, however far appends outrun the disk. Released entries give their memory back, but for
+//! that are small beside that, however far appends outrun the disk, and 300 KiB in which groups become blocks. Released entries give their memory back, but for
 //! 2.5 MiB that are used again. An open that reads more than 32 MiB takes 14 MiB more for each thread, of which there are
 //! four at most, until it is done; [`FileWal::open_with`] at most two, and 64 MiB more for each.
 //!

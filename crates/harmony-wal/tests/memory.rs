@@ -18,7 +18,7 @@ const INDEX_BYTES: i64 = 12 * 300_000;
 const CACHE_BYTES: i64 = 2 << 20;
 const SEGMENT_BYTES: i64 = 1 << 20;
 /// The begun block of the index, lists of blocks and segments, names, files: 160 bytes a segment and some more.
-const FIXED_BYTES: i64 = 96 << 10;
+const FIXED_BYTES: i64 = (96 << 10) + (300 << 10);
 /// An open reads pieces of 1 MiB.
 const OPEN_BYTES_MAX: i64 = 2 << 20;
 /// While appends outrun the disk: two buffers that hold 4 MiB and may have grown to twice that, and entries that the
