@@ -47,6 +47,12 @@ pub trait File: Send + Sync {
         if durable { self.sync_data() } else { Ok(()) }
     }
 
+    /// Asks the system to begin to carry `bytes` bytes from `offset` on to the disk, so that a later sync has less to do. A
+    /// hint: it promises nothing, waits for nothing, and does nothing where the system cannot.
+    fn begin_writeback(&self, offset: u64, bytes: u64) {
+        let _ = (offset, bytes);
+    }
+
     /// Makes the content durable (`fdatasync`): data, and the length if it changed.
     ///
     /// # Errors

@@ -120,6 +120,14 @@ impl File for OsFile {
         if durable { self.sync_data() } else { Ok(()) }
     }
 
+    #[cfg(target_os = "linux")]
+    fn begin_writeback(&self, offset: u64, bytes: u64) {
+        // Linux begins to write what is dirty in the range, and forgets only what is not: the log has its own cache of what
+        // was appended last. An error is one of the hint, not of the data.
+        let bytes = std::num::NonZeroU64::new(bytes);
+        let _ = rustix::fs::fadvise(&self.file, offset, bytes, rustix::fs::Advice::DontNeed);
+    }
+
     fn sync_data(&self) -> io::Result<()> {
         self.file.sync_data()
     }

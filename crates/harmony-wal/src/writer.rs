@@ -27,6 +27,10 @@ const PAGE_BYTES: u64 = 4096;
 /// The next segment is worth filling when this part of the open one is used: a small log takes no more than it needs.
 const SEGMENT_SHARE: u64 = 4;
 
+/// After so many bytes without a sync the system is told to carry them to the disk, beside what is appended meanwhile: the
+/// step to the next segment waits for all of it.
+const HINT_BYTES: u64 = 1 << 20;
+
 /// The filler is told of the log's progress in steps of so many bytes.
 const FILL_STEP_BYTES: u64 = 256 << 10;
 
@@ -47,6 +51,8 @@ pub(crate) struct Writer {
     tail: Option<TailBlock>,
     /// Something was written to the open segment that no sync covers.
     unsynced: bool,
+    /// Up to this byte, the system was told to carry it to the disk.
+    hinted: u64,
 }
 
 impl Writer {
@@ -58,7 +64,8 @@ impl Writer {
         open: SegmentFile,
         end: u32,
     ) -> Result<Self, WalError> {
-        let mut writer = Self { fs, dir, spares, open, settled: 0, tail: None, unsynced: false };
+        let mut writer =
+            Self { fs, dir, spares, open, settled: 0, tail: None, unsynced: false, hinted: u64::from(end) };
         if let Some(block_bytes) = writer.open.file.block_bytes() {
             let mut used = vec![0; end as usize % block_bytes];
             let at = u64::from(end) - used.len() as u64;
@@ -93,6 +100,10 @@ impl Writer {
             }
             let is_last = end == pending.bytes.len();
             self.put(bytes, at, sync && is_last)?;
+        }
+        if !sync && self.hinted + HINT_BYTES <= upto {
+            self.open.file.begin_writeback(self.hinted, upto - self.hinted);
+            self.hinted = upto;
         }
         let wanted = fill_wanted(upto, self.open.bytes, sync && group <= GROUP_BYTES_MAX);
         if wanted != 0 {
@@ -168,6 +179,7 @@ impl Writer {
         self.sync()?;
         self.open = next;
         self.settled = settled;
+        self.hinted = u64::from(OPENING_BYTES);
         let block_bytes = self.open.file.block_bytes();
         self.tail = self.tail.take().filter(|tail| Some(tail.block_bytes()) == block_bytes);
         if let Some(tail) = &mut self.tail {
