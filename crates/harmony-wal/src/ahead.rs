@@ -21,6 +21,8 @@ const THREADS_MAX: usize = 4;
 /// 64 MiB more with payloads. About a segment: a thread need not wait until the one before it is taken.
 const BATCH_FRAMES: usize = 4096;
 const BATCHES_AHEAD: usize = 64;
+/// What a thread may hand over with payloads before it is taken, unless a single record is larger.
+const AHEAD_BYTES: usize = 64 << 20;
 /// Threads that hand over payloads: what they have read ahead takes memory.
 const PAYLOAD_THREADS_MAX: usize = 2;
 
@@ -85,7 +87,7 @@ pub(crate) fn read(fs: &dyn FileSystem, sources: &[Source], sink: &mut dyn Sink)
             let (used, reused) = mpsc::channel();
             feeds.push(Feed { taken, used });
             let share = sources.iter().skip(first).step_by(threads);
-            let checker = Checker { fs, feed, reused, payloads };
+            let mut checker = Checker { fs, feed, reused, ahead: 0, payloads };
             thread::Builder::new()
                 .name("wal-open".to_owned())
                 .spawn_scoped(scope, move || checker.run(share))
@@ -113,12 +115,15 @@ struct Batch {
 }
 
 impl Batch {
+    fn bytes(&self) -> usize {
+        self.chunk.len() + size_of::<Note>() * self.notes.len()
+    }
+
+    /// `None` where nobody asked for payloads. A chunk holds its frames whole.
     fn payload(&self, note: &Note) -> Option<&[u8]> {
-        if self.chunk.is_empty() {
-            return None;
-        }
         let frame = usize::try_from(u64::from(note.at) - self.chunk_at).expect("within the chunk");
-        self.chunk.get(frame + HEADER_BYTES..)?.get(..note.header.payload_bytes())
+        let payload = frame + HEADER_BYTES..frame + HEADER_BYTES + note.header.payload_bytes();
+        (!self.chunk.is_empty()).then(|| &self.chunk[payload])
     }
 }
 
@@ -128,12 +133,14 @@ struct Checker<'a> {
     feed: SyncSender<Checked>,
     /// Batches that were taken in: their memory is filled again.
     reused: Receiver<Batch>,
+    /// Bytes handed over and not yet known to be taken in.
+    ahead: usize,
     payloads: bool,
 }
 
 impl Checker<'_> {
     /// The work of one thread; ends early when nobody takes what it read.
-    fn run<'s>(&self, share: impl Iterator<Item = &'s Source>) {
+    fn run<'s>(&mut self, share: impl Iterator<Item = &'s Source>) {
         for source in share {
             let end = match self.segment(source) {
                 Ok(stop) => Checked::Stop(stop),
@@ -145,7 +152,7 @@ impl Checker<'_> {
         }
     }
 
-    fn segment(&self, source: &Source) -> Result<Stop, WalError> {
+    fn segment(&mut self, source: &Source) -> Result<Stop, WalError> {
         let mut walk = Walk::new(self.fs, source)?;
         let mut notes = Vec::with_capacity(BATCH_FRAMES);
         loop {
@@ -164,17 +171,24 @@ impl Checker<'_> {
         Ok(walk.stop)
     }
 
-    fn hand_over(&self, walk: &mut Walk, notes: &mut Vec<Note>) {
+    fn hand_over(&mut self, walk: &mut Walk, notes: &mut Vec<Note>) {
         if notes.is_empty() {
             return;
         }
         let mut batch = self.reused.try_recv().unwrap_or_default();
+        self.ahead -= batch.bytes();
         if self.payloads {
             (batch.chunk_at, batch.chunk) = walk.reader.exchange(batch.chunk);
         }
         batch.notes.clear();
         std::mem::swap(&mut batch.notes, notes);
-        // A feed that nobody takes any more shows at the end of the segment.
+        let bytes = batch.bytes();
+        while self.ahead != 0 && AHEAD_BYTES < self.ahead + bytes {
+            // Nobody takes any more when there is none: that shows at the end of the segment.
+            let Ok(taken) = self.reused.recv() else { break };
+            self.ahead -= taken.bytes();
+        }
+        self.ahead += bytes;
         let _ = self.feed.send(Checked::Frames(batch));
     }
 }

@@ -19,7 +19,7 @@ use crate::preallocate::SegmentFile;
 use crate::spare::Spares;
 use crate::wal::FileWal;
 
-/// Written and synced at once.
+/// Written at once.
 const PIECE_BYTES: usize = 256 << 10;
 /// Between two pieces that nobody waits for: some 60 MB/s at most.
 const PAUSE: Duration = Duration::from_millis(3);
@@ -130,6 +130,8 @@ impl Work {
             }
             match ready.iter().max_by_key(|spare| spare.filled) {
                 _ if self.spares.wanted() == 0 => {}
+                // By another filler.
+                Some(spare) if spare.filling => {}
                 Some(spare) if spare.filled < self.spares.segment_bytes => {
                     return Some(Task::Fill(spare.segment.path.to_path_buf(), spare.filled));
                 }
@@ -182,9 +184,7 @@ impl Work {
         self.open = Some((path.clone(), Arc::clone(&file)));
         let bytes = (self.spares.segment_bytes - filled).min(PIECE_BYTES as u64);
         let piece = &ZEROS.0[..usize::try_from(bytes).expect("bounded by a constant")];
-        if !self.spares.begin_filling(path) {
-            return Ok(());
-        }
+        let Some(mut filling) = self.spares.begin_filling(path, filled) else { return Ok(()) };
         let blocks = file.block_bytes().is_some_and(|block_bytes| piece.len().is_multiple_of(block_bytes));
         let written = if blocks {
             // Past the cache nothing piles up that the log's syncs would have to carry along. The sync that makes the
@@ -193,7 +193,14 @@ impl Work {
         } else {
             file.write_at(piece, filled).and_then(|()| file.sync_data())
         };
-        self.spares.end_filling(path, written.as_ref().map_or(filled, |()| filled + bytes));
+        if written.is_ok() {
+            filling.filled = filled + bytes;
+        }
+        if filling.filled == self.spares.segment_bytes {
+            // A handle would keep the space of the segment that it becomes.
+            self.open = None;
+        }
+        drop(filling);
         written
     }
 }
@@ -321,6 +328,22 @@ mod tests {
         });
         clock.stop();
         drop(filler);
+    }
+
+    /// With two of them, one that has finished its piece says nothing about the other's.
+    #[test]
+    fn two_fillers_do_not_write_to_one_spare() {
+        let disk = MemoryFileSystem::new();
+        let wal = open(&disk, None);
+        let mut works = [(); 2].map(|()| Work::new(&wal, Arc::default()));
+        works[0].make().unwrap();
+        let path = wal.spares.ready()[0].segment.path.to_path_buf();
+        let _first = wal.spares.begin_filling(&path, 0).expect("the first is about to write");
+        works[1].fill(&path, 0).unwrap();
+        assert!(
+            wal.spares.ready()[0].filling,
+            "the first has not written yet, and anybody may take the spare"
+        );
     }
 
     #[test]

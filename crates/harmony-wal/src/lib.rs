@@ -29,7 +29,7 @@
 //!
 //! # What it promises
 //! - What was appended before a call of `sync` is there after any crash, once that `sync` has returned. Threads that
-//!   wait for a sync share one write and one `fdatasync`; while it runs, others append.
+//!   wait for a sync share one write and one sync; while it runs, others append.
 //! - After a crash the log is a prefix of what was appended, and holds all that was synced. Entries that were truncated
 //!   or replaced never come back, once a sync behind that has returned.
 //! - Only bytes that no sync acknowledged are ever cut; they are kept aside. Any other damage stops the open, names
@@ -56,7 +56,7 @@
 //! | `sync`, `close` | one write and one `fdatasync` for all that waits; nothing when nothing waits |
 //! | a `sync` of up to 256 KiB, where [`File::block_bytes`] tells of blocks | one durable write past the system's cache, of whole blocks |
 //! | now and then, a `sync` of small groups | one write more, of at most 1 MiB: zeros ahead, so that the next syncs change no metadata; not in a segment that [`FileWal::fill_ahead`] has filled |
-//! | the step to the next segment | four syncs more, one of them of the directory; waits for one piece of 256 KiB that a filler has begun |
+//! | the step to the next segment | four syncs more, one of them of the directory, and one more open; waits for one piece of 256 KiB that a filler has begun |
 //! | `FileWal::open` of a new directory | writes all of the first segment |
 //! | `entries` | nothing for what is in the cache; else one read for what stands side by side, 1 MiB at most |
 //! | `term`, `bounds`, `hard_state` | nothing |

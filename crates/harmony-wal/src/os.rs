@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use harmony_types::{File, FileSystem, OpenMode};
@@ -33,7 +34,11 @@ impl FileSystem for OsFileSystem {
             OpenMode::CreateNew => options.write(true).create_new(true),
             OpenMode::Create => options.write(true).create(true).truncate(false),
         };
-        Ok(Arc::new(OsFile { file: options.open(path)?, direct: OnceLock::new() }))
+        Ok(Arc::new(OsFile {
+            file: options.open(path)?,
+            direct: OnceLock::new(),
+            refused: AtomicBool::new(false),
+        }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -79,11 +84,14 @@ struct OsFile {
     file: fs::File,
     /// The same file once more, for durable writes past the page cache; `None` where the file system has none.
     direct: OnceLock<Option<fs::File>>,
+    /// It was asked for such a write, and refused.
+    refused: AtomicBool,
 }
 
 impl OsFile {
     fn direct(&self) -> Option<&fs::File> {
-        self.direct.get_or_init(|| direct::reopen(&self.file)).as_ref()
+        let direct = self.direct.get_or_init(|| direct::reopen(&self.file));
+        direct.as_ref().filter(|_| !self.refused.load(Ordering::Relaxed))
     }
 }
 
@@ -112,7 +120,9 @@ impl File for OsFile {
     fn write_blocks(&self, blocks: &[u8], offset: u64, durable: bool) -> io::Result<()> {
         match self.direct().map(|direct| direct::write(direct, blocks, offset, durable)) {
             // Nothing was written: this file system asks for more than a block's alignment, or knows no such write.
-            Some(Err(Errno::INVAL | Errno::OPNOTSUPP)) => {}
+            Some(Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS)) => {
+                self.refused.store(true, Ordering::Relaxed);
+            }
             Some(written) => return Ok(written?),
             None => {}
         }
@@ -213,7 +223,9 @@ mod direct {
                     offset += written as u64;
                 }
                 Err(Errno::INTR) => {}
-                Err(Errno::INVAL | Errno::OPNOTSUPP) if start < offset => return Err(Errno::IO),
+                Err(Errno::INVAL | Errno::OPNOTSUPP | Errno::NOSYS) if start < offset => {
+                    return Err(Errno::IO);
+                }
                 Err(error) => return Err(error),
             }
         }

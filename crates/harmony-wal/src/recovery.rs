@@ -397,7 +397,8 @@ impl Sink for Reading<'_, '_> {
         self.begin(segment);
         let found = &self.segments[segment];
         let place = WalOffset::new(found.name.sequence, note.at);
-        if let (Some(visit), Some(payload)) = (&mut self.visit, payload) {
+        if let Some(visit) = &mut self.visit {
+            let payload = payload.expect("it was asked for");
             visit(Seen::Frame(place, &note.header, payload));
         }
         self.replay.take(found, note)

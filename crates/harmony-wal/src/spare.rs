@@ -26,6 +26,24 @@ pub(crate) struct Spare {
     pub(crate) filling: bool,
 }
 
+/// Held while zeros are written to a spare.
+pub(crate) struct Filling<'a> {
+    spares: &'a Spares,
+    path: &'a Path,
+    /// Zeros are written up to here.
+    pub(crate) filled: u64,
+}
+
+impl Drop for Filling<'_> {
+    fn drop(&mut self) {
+        let mut ready = self.spares.ready();
+        if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == *self.path) {
+            (spare.filling, spare.filled) = (false, self.filled);
+        }
+        self.spares.changed.notify_all();
+    }
+}
+
 /// The spares of one log, all of one size.
 pub(crate) struct Spares {
     pub(crate) fs: Arc<dyn FileSystem>,
@@ -68,7 +86,7 @@ impl Spares {
         self.segment_bytes * self.ready().len() as u64
     }
 
-    /// The spare whose space is settled furthest; waits while zeros are written to it, one piece at most. For a segment of
+    /// The spare that is filled furthest; waits while zeros are written to it, one piece at most. For a segment of
     /// unusual size there is none, and then all spares are given up: their space may be what it needs.
     pub(crate) fn take(&self, bytes: u64) -> Option<Spare> {
         let mut ready = self.at_rest();
@@ -177,23 +195,11 @@ impl Spares {
         self.discard(path);
     }
 
-    /// Keeps everybody from taking this spare; false when somebody has.
-    pub(crate) fn begin_filling(&self, path: &Path) -> bool {
+    /// Keeps everybody from taking this spare, whose zeros end at byte `filled`; `None` when somebody has, or fills it.
+    pub(crate) fn begin_filling<'a>(&'a self, path: &'a Path, filled: u64) -> Option<Filling<'a>> {
         let mut ready = self.ready();
-        let spare = ready.iter_mut().find(|spare| *spare.segment.path == *path);
-        spare.is_some_and(|spare| {
-            spare.filling = true;
-            true
-        })
-    }
-
-    /// Ends what [`Spares::begin_filling`] began; zeros are written up to byte `filled`.
-    pub(crate) fn end_filling(&self, path: &Path, filled: u64) {
-        let mut ready = self.ready();
-        if let Some(spare) = ready.iter_mut().find(|spare| *spare.segment.path == *path) {
-            (spare.filling, spare.filled) = (false, filled);
-        }
-        self.changed.notify_all();
+        let spare = ready.iter_mut().find(|spare| *spare.segment.path == *path)?;
+        (!std::mem::replace(&mut spare.filling, true)).then(|| Filling { spares: self, path, filled })
     }
 
     /// Waits until spares come, or one is wanted, or until [`Spares::wake`].

@@ -96,8 +96,10 @@ impl FileWal {
     ///
     /// Records come in the order in which they were appended, the log's own checksum records with them, each checked by
     /// itself and as the one that follows the one before. What comes later may replace or drop an entry, see
-    /// [`RecordType`]; when this call fails, what was shown is no log. A torn tail is not shown. A long log is read by two
-    /// threads, ahead of `visit` by 128 MiB at most.
+    /// [`RecordType`]; and records of segments that were released, but not removed before the process ended, may come first:
+    /// entries up to the boundary of the log that is returned do not count. When this call fails, what was shown is no log. A
+    /// torn tail is not shown, nor is anything of a log that is made by this call. A long log is read by two threads, ahead
+    /// of `visit` by 128 MiB at most, or by one record.
     ///
     /// # Errors
     /// As [`FileWal::open`].
@@ -236,13 +238,12 @@ impl State {
     ) -> Result<Self, WalError> {
         let mut segments = BTreeMap::new();
         for found in &scan.segments {
-            let last = found.name.sequence == scan.end.segment();
-            let mode = if last { OpenMode::ReadWrite } else { OpenMode::Read };
-            let file = fs.open(&found.path, mode).map_err(WalError::io("open", &found.path))?;
+            let file = recovery::open_read(&**fs, &found.path)?;
             let segment = SegmentFile { file, path: found.path.as_path().into(), bytes: found.file_bytes };
             segments.insert(found.name.sequence, segment);
         }
-        let open = segments[&scan.end.segment()].clone();
+        let mut open = segments[&scan.end.segment()].clone();
+        open.file = fs.open(&open.path, OpenMode::ReadWrite).map_err(WalError::io("open", &*open.path))?;
         let writer = Writer::new(Arc::clone(fs), dir.to_owned(), spares, open.clone(), scan.end.byte())?;
         let start = Start { at: scan.end, file_bytes: open.bytes, chain: scan.chain, oldest: scan.oldest };
         Ok(Self {

@@ -1,4 +1,5 @@
-//! Carries pending bytes to the disk: one write for each segment touched, one sync for the group.
+//! Carries pending bytes to the disk: one write for each segment touched, and one sync for the group; both in one where
+//! whole blocks can be written past the page cache (`tail_block.rs`).
 //!
 //! A sync is cheapest when it writes over blocks that were written before: the file system then has nothing to note
 //! about the file. The space of a new segment is reserved but was never written. So a synced group that runs into such
@@ -9,7 +10,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use harmony_types::{FileSystem, WalError, WalOffset};
+use harmony_types::{FileSystem, OpenMode, WalError, WalOffset};
 
 use crate::pending::{Fresh, Pending};
 use crate::preallocate::{self, SegmentFile};
@@ -64,16 +65,20 @@ impl Writer {
         open: SegmentFile,
         end: u32,
     ) -> Result<Self, WalError> {
-        let mut writer =
-            Self { fs, dir, spares, open, settled: 0, tail: None, unsynced: false, hinted: u64::from(end) };
-        if let Some(block_bytes) = writer.open.file.block_bytes() {
-            let mut used = vec![0; end as usize % block_bytes];
-            let at = u64::from(end) - used.len() as u64;
-            writer.open.file.read_at(&mut used, at).map_err(WalError::io("read", &*writer.open.path))?;
-            let group_bytes_max = usize::try_from(GROUP_BYTES_MAX).expect("a constant of some KiB");
-            writer.tail = Some(TailBlock::new(block_bytes, group_bytes_max, &used));
-        }
-        Ok(writer)
+        let tail = match open.file.block_bytes() {
+            Some(block_bytes) => {
+                let mut used = vec![0; end as usize % block_bytes];
+                let at = u64::from(end) - used.len() as u64;
+                let read = open.file.read_at(&mut used, at).map_err(WalError::io("read", &*open.path))?;
+                if read < used.len() {
+                    // It would be written over with zeros.
+                    return Err(WalError::io("read", &*open.path)(std::io::ErrorKind::UnexpectedEof.into()));
+                }
+                Some(tail_block(block_bytes, &used))
+            }
+            None => None,
+        };
+        Ok(Self { fs, dir, spares, open, settled: 0, tail, unsynced: false, hinted: u64::from(end) })
     }
 
     /// Writes all of `pending`, which ends at `end`, and syncs it if asked to. Returns the segments made on the way.
@@ -95,7 +100,7 @@ impl Writer {
             if let Some(fresh) = &piece.fresh {
                 let (opening, records) = bytes.split_at(OPENING_BYTES as usize);
                 self.roll(fresh, opening)?;
-                made.push((piece.at.segment(), self.open.clone()));
+                made.push((piece.at.segment(), self.for_readers()?));
                 (bytes, at) = (records, u64::from(OPENING_BYTES));
             }
             let is_last = end == pending.bytes.len();
@@ -114,6 +119,13 @@ impl Writer {
             self.sync()?;
         }
         Ok(made)
+    }
+
+    /// The open segment through a handle of its own: what writing takes of the system goes when the next one is opened.
+    fn for_readers(&self) -> Result<SegmentFile, WalError> {
+        let file = self.fs.open(&self.open.path, OpenMode::Read);
+        let file = file.map_err(WalError::io("open", &*self.open.path))?;
+        Ok(SegmentFile { file, ..self.open.clone() })
     }
 
     /// Writes `bytes`, with which the log goes on at byte `at` of the open segment; durably, if that can be had in one go
@@ -180,14 +192,22 @@ impl Writer {
         self.open = next;
         self.settled = settled;
         self.hinted = u64::from(OPENING_BYTES);
-        let block_bytes = self.open.file.block_bytes();
-        self.tail = self.tail.take().filter(|tail| Some(tail.block_bytes()) == block_bytes);
-        if let Some(tail) = &mut self.tail {
-            // A segment's opening is smaller than any block.
-            tail.restart(opening);
-        }
+        let held = self.tail.take();
+        // A segment's opening is smaller than any block.
+        self.tail = self.open.file.block_bytes().map(|block_bytes| match held {
+            Some(mut tail) if tail.block_bytes() == block_bytes => {
+                tail.restart(opening);
+                tail
+            }
+            _ => tail_block(block_bytes, opening),
+        });
         Ok(())
     }
+}
+
+fn tail_block(block_bytes: usize, used: &[u8]) -> TailBlock {
+    let group_bytes_max = usize::try_from(GROUP_BYTES_MAX).expect("a constant of some KiB");
+    TailBlock::new(block_bytes, group_bytes_max, used)
 }
 
 /// How far the next segment should be filled when the open one, of `file_bytes`, is used up to `end`: nothing while it is

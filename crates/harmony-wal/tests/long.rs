@@ -133,6 +133,24 @@ fn an_opening_shows_every_record_once_and_in_order() {
     assert!(shown == scanned(&wal.unwrap()));
 }
 
+/// The process ended between the note that releases segments and their removal.
+#[test]
+fn what_an_opening_shows_of_released_segments_is_below_the_boundary() {
+    let (disk, last) = long_log();
+    let wal = open(&disk).unwrap();
+    disk.inject(Fault::on([CallKind::Rename, CallKind::Remove]).lasting());
+    wal.release(LogIndex(last / 2)).unwrap_err();
+    drop(wal);
+    let (wal, mut shown) = open_showing(&disk.crash_image(Crash::LoseUnsynced));
+    let wal = wal.unwrap();
+    let boundary = wal.bounds().boundary;
+    assert!(LogIndex(1) < boundary && shown.iter().any(|(_, _, index, ..)| *index == LogIndex(1)));
+    shown.retain(|(_, kind, index, ..)| *kind == RecordType::Entry && boundary < *index);
+    let mut held = scanned(&wal);
+    held.retain(|(_, kind, index, ..)| *kind == RecordType::Entry && boundary < *index);
+    assert!(shown == held);
+}
+
 #[test]
 fn what_an_opening_shows_ends_before_a_torn_tail() {
     let disk = MemoryFileSystem::new();

@@ -145,7 +145,7 @@ impl MemoryFileSystem {
         self.disk().capacity = bytes;
     }
 
-    /// Makes its files ask for blocks of this size, see [`File::block_bytes`]; each is a write and a sync here.
+    /// Makes its files ask for blocks of this size, see [`File::block_bytes`]; each write of them is one call.
     pub fn set_block_bytes(&self, bytes: Option<usize>) {
         self.disk().block_bytes = bytes;
     }
@@ -404,6 +404,21 @@ impl File for MemoryFile {
 
     fn block_bytes(&self) -> Option<usize> {
         self.shared.disk().block_bytes
+    }
+
+    /// One call; unlike a sync it makes nothing durable but its own blocks. Panics where a real disk refuses.
+    fn write_blocks(&self, blocks: &[u8], offset: u64, durable: bool) -> io::Result<()> {
+        let block_bytes = self.block_bytes().expect("only a file that tells of blocks is written in blocks");
+        let whole = offset.is_multiple_of(block_bytes as u64) && blocks.len().is_multiple_of(block_bytes);
+        assert!(whole, "{} bytes at {offset} are no blocks of {block_bytes}", blocks.len());
+        assert_eq!(blocks.as_ptr().align_offset(block_bytes), 0, "the memory is not aligned");
+        self.change(CallKind::Write, format!(" {offset}+{}", blocks.len()), |disk, fault| {
+            let Some(fault) = fault else {
+                return disk.write_blocks(self.id, blocks, offset, durable);
+            };
+            disk.write(self.id, &blocks[..blocks.len().min(fault.written_bytes())], offset)?;
+            Err(fault.error())
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -55,6 +55,8 @@ struct Pending {
     change: Change,
     /// A sync that covered this change failed: a later one says nothing about it.
     given_up: bool,
+    /// On disk without a sync, though changes before it are not: no crash undoes it.
+    durable: bool,
 }
 
 /// An un-synced change of names: the edits happen together or not at all.
@@ -167,6 +169,26 @@ impl Disk {
         if fits == bytes.len() { Ok(()) } else { Err(system(ENOSPC)) }
     }
 
+    /// As [`Disk::write`]; with `durable` these bytes are on disk then, and nothing that was written before.
+    pub(super) fn write_blocks(
+        &mut self,
+        id: FileId,
+        blocks: &[u8],
+        offset: u64,
+        durable: bool,
+    ) -> io::Result<()> {
+        self.write(id, blocks, offset)?;
+        let file = self.file(id);
+        if let Some(last) = file.pending.last_mut() {
+            last.durable = durable;
+        }
+        // Nothing before it can be lost: as good as synced.
+        if file.pending.iter().all(|pending| pending.durable) {
+            self.sync(id);
+        }
+        Ok(())
+    }
+
     pub(super) fn set_len(&mut self, id: FileId, bytes: u64) -> io::Result<()> {
         self.require_space(id, bytes)?;
         let path = self.path_of(id).to_owned();
@@ -194,7 +216,7 @@ impl Disk {
     /// A failed sync: nobody knows what is on disk, and the system takes the changes for written.
     pub(super) fn give_up(&mut self, id: FileId) {
         for pending in &mut self.file(id).pending {
-            pending.given_up = true;
+            pending.given_up = !pending.durable;
         }
     }
 
@@ -326,7 +348,8 @@ impl Disk {
         let mut changes: Vec<(u64, &Change)> = Vec::new();
         changes.extend(self.pending_names.iter().map(|pending| (pending.sequence, &pending.change)));
         for file in self.files.values() {
-            changes.extend(file.pending.iter().map(|pending| (pending.sequence, &pending.change)));
+            let pending = file.pending.iter().filter(|pending| !pending.durable);
+            changes.extend(pending.map(|pending| (pending.sequence, &pending.change)));
         }
         changes.sort_by_key(|(sequence, _)| *sequence);
         changes.into_iter().map(|(_, change)| change.clone()).collect()
@@ -335,7 +358,8 @@ impl Disk {
     /// The disk after a power loss: `fate` decides about each un-synced change, asked in the order of the calls.
     pub(super) fn crash(&self, mut fate: impl FnMut(usize, &Change) -> Fate) -> Self {
         let mut sequences: Vec<u64> = self.pending_names.iter().map(|pending| pending.sequence).collect();
-        sequences.extend(self.files.values().flat_map(|file| &file.pending).map(|pending| pending.sequence));
+        let pending = self.files.values().flat_map(|file| &file.pending).filter(|pending| !pending.durable);
+        sequences.extend(pending.map(|pending| pending.sequence));
         sequences.sort_unstable();
         let fates: BTreeMap<u64, Fate> = sequences
             .into_iter()
@@ -362,7 +386,8 @@ impl Disk {
                 let file = &self.files[id];
                 let mut content = file.synced.clone();
                 for pending in &file.pending {
-                    pending.change.apply(&fates[&pending.sequence], &mut content);
+                    let fate = if pending.durable { &Fate::Keep } else { &fates[&pending.sequence] };
+                    pending.change.apply(fate, &mut content);
                 }
                 let left = FileState {
                     current: content.clone(),
@@ -414,7 +439,7 @@ impl Disk {
         let sequence = self.sequence();
         let file = self.file(id);
         change.apply(&Fate::Keep, &mut file.current);
-        file.pending.push(Pending { sequence, change, given_up: false });
+        file.pending.push(Pending { sequence, change, given_up: false, durable: false });
     }
 
     fn change_names(&mut self, change: Change, edits: Vec<(PathBuf, Option<Node>)>) {
