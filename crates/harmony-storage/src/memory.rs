@@ -11,6 +11,7 @@ use std::cell::Cell;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use harmony_types::StorageError;
 
 use crate::batch::{Base, Batch, Mark};
@@ -111,6 +112,14 @@ impl Memory {
         };
         let result = read(&Checked { reads: &*top, check });
         left.get().map(|_| result)
+    }
+
+    /// Takes those keys out of `keys` that were written in memory, and returns the tree, in which the others are to be looked
+    /// for.
+    pub(crate) fn below(&self, keys: &mut Vec<Bytes>) -> Arc<View> {
+        let top = self.top();
+        keys.retain(|key| top.written(key).is_none());
+        Arc::clone(top.tree())
     }
 
     /// Looks at the batch on top for a moment: apply waits meanwhile.
