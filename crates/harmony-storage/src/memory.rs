@@ -18,6 +18,7 @@ use crate::batch::{Base, Batch, Mark};
 use crate::checked::Checked;
 use crate::settings::Settings;
 use crate::tree::meta::Progress;
+use crate::tree::record::VersionBuf;
 use crate::view::{Reads, View};
 
 /// Rows that one read looks at under the lock: apply waits for it meanwhile.
@@ -120,6 +121,19 @@ impl Memory {
         let top = self.top();
         keys.retain(|key| top.written(key).is_none());
         Arc::clone(top.tree())
+    }
+
+    /// The newest version of a key, tombstone or not, and how far the state machine is then. The tree is read without the
+    /// lock: the disk keeps no apply waiting.
+    pub(crate) fn newest(&self, key: &[u8]) -> Result<(Progress, Option<VersionBuf>), StorageError> {
+        let (progress, tree) = {
+            let top = self.top();
+            if let Some(version) = top.written(key) {
+                return Ok((top.progress, Some(version.clone())));
+            }
+            (top.progress, Arc::clone(top.tree()))
+        };
+        Ok((progress, tree.version(key)?))
     }
 
     /// Looks at the batch on top for a moment: apply waits meanwhile.
