@@ -76,10 +76,18 @@ fn read_all(tree: &View, keys: Vec<Bytes>) -> HashMap<Bytes, Option<VersionBuf>>
     let found: Vec<_> = thread::scope(|scope| {
         let mut shares = keys.chunks(share);
         let own = shares.next().unwrap_or_default();
-        let others: Vec<_> = shares.map(|keys| scope.spawn(move || read(keys))).collect();
+        let spawn = |keys| {
+            let thread = thread::Builder::new().name("harmony-prefetch".to_owned());
+            (keys, thread.spawn_scoped(scope, move || read(keys)))
+        };
+        let others: Vec<_> = shares.map(spawn).collect();
         let mut found = read(own);
-        for other in others {
-            found.extend(other.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        for (keys, other) in others {
+            found.extend(match other {
+                Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // The system has no more threads.
+                Err(_) => read(keys),
+            });
         }
         found
     });

@@ -177,10 +177,14 @@ pub(crate) fn recover(storage: &UnifiedStorage) -> Result<(), StorageError> {
     while let Some(part) = next {
         next = thread::scope(|scope| {
             let after = part.end();
-            let ahead =
-                scope.spawn(move || after.map_or(Ok(None), |next| Part::read(storage, next, committed)));
+            let read = move || after.map_or(Ok(None), |next| Part::read(storage, next, committed));
+            let ahead = thread::Builder::new().name("harmony-replay".to_owned()).spawn_scoped(scope, read);
             storage.replay(&part.entries, part.prefetched)?;
-            ahead.join().unwrap_or_else(|panic| resume_unwind(panic))
+            match ahead {
+                Ok(ahead) => ahead.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // The system has no more threads.
+                Err(_) => read(),
+            }
         })?;
     }
     Ok(())
