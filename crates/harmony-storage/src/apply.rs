@@ -14,14 +14,48 @@ use crate::batch::Batch;
 use crate::lease;
 use crate::mvcc::{OpError, compact, txn, write};
 
-/// Applies the next entry to `batch`. Entries of a membership change, and the empty one of a new leader, change nothing.
+/// An entry with its command; `None` for one of a membership change, and the empty one of a new leader: they change nothing.
+pub(crate) struct Decoded<'a> {
+    entry: &'a Entry,
+    command: Option<(CommandKind, Option<Author>)>,
+}
+
+impl<'a> Decoded<'a> {
+    /// Reads the command of an entry.
+    ///
+    /// # Errors
+    /// [`StorageError::CorruptRecord`] for one that this release cannot read: skipping it would make this member differ from
+    /// the others.
+    pub(crate) fn new(entry: &'a Entry) -> Result<Self, StorageError> {
+        if entry.entry_type != EntryType::Normal || entry.data.is_empty() {
+            return Ok(Self { entry, command: None });
+        }
+        let unreadable = |reason: String| StorageError::CorruptRecord {
+            place: format!("log entry {}, term {}", entry.index, entry.term),
+            reason,
+        };
+        let Command { kind, author } = Command::decode(entry.data.clone())
+            .map_err(|error| unreadable(format!("the command cannot be decoded: {error}")))?;
+        match kind {
+            Some(kind) => Ok(Self { entry, command: Some((kind, author)) }),
+            None => Err(unreadable("a command of a kind that this release does not know".to_owned())),
+        }
+    }
+
+    /// What it asks for.
+    pub(crate) fn kind(&self) -> Option<&CommandKind> {
+        self.command.as_ref().map(|(kind, _)| kind)
+    }
+}
+
+/// Applies the next entry to `batch`.
 ///
 /// # Errors
-/// [`StorageError::InvalidIndex`] when it is not the next one. [`StorageError::CorruptRecord`] for a command that this
-/// release cannot read: skipping it would make this member differ from the others. Else this machine failed.
-pub(crate) fn entry(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
+/// [`StorageError::InvalidIndex`] when it is not the next one. Else this machine failed.
+pub(crate) fn entry(batch: &mut Batch, decoded: &Decoded<'_>) -> Result<Outcome, StorageError> {
+    let entry = decoded.entry;
     follows(batch, entry)?;
-    let outcome = command(batch, entry)?;
+    let outcome = command(batch, decoded)?;
     let refusal = match outcome.kind {
         Some(OutcomeKind::Refused(refusal)) => Some(refusal),
         _ => None,
@@ -57,20 +91,11 @@ fn follows(batch: &Batch, entry: &Entry) -> Result<(), StorageError> {
     })
 }
 
-fn command(batch: &mut Batch, entry: &Entry) -> Result<Outcome, StorageError> {
-    if entry.entry_type != EntryType::Normal || entry.data.is_empty() {
+fn command(batch: &mut Batch, decoded: &Decoded<'_>) -> Result<Outcome, StorageError> {
+    let Some((kind, author)) = &decoded.command else {
         return Ok(Outcome { revision: batch.progress.revision.as_i64(), kind: None });
-    }
-    let unreadable = |reason: String| StorageError::CorruptRecord {
-        place: format!("log entry {}, term {}", entry.index, entry.term),
-        reason,
     };
-    let command = Command::decode(entry.data.clone())
-        .map_err(|error| unreadable(format!("the command cannot be decoded: {error}")))?;
-    let Some(kind) = command.kind else {
-        return Err(unreadable("a command of a kind that this release does not know".to_owned()));
-    };
-    let done = run(batch, &kind, command.author.as_ref());
+    let done = run(batch, kind, author.as_ref());
     let revision = batch.end_command().as_i64();
     match done {
         Ok(kind) => Ok(Outcome { revision, kind: Some(kind) }),

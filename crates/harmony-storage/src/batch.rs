@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use harmony_types::{Alarms, Applied, AuthState, Entry, KeyRange, Membership, Revision, StorageError};
 
+use crate::prefetch::Prefetched;
 use crate::settings::Settings;
 use crate::tree::meta::{self, Progress};
 use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, VersionRef, WrittenAt};
@@ -41,6 +42,22 @@ impl Base {
         match self {
             Self::Tree(view) => &view.settings,
             Self::Frozen(batch) => &batch.settings,
+        }
+    }
+
+    /// The newest version of a key that was written in memory.
+    fn written(&self, key: &[u8]) -> Option<&VersionBuf> {
+        match self {
+            Self::Tree(_) => None,
+            Self::Frozen(batch) => batch.written(key),
+        }
+    }
+
+    /// What lies below all that is in memory.
+    fn tree(&self) -> &Arc<View> {
+        match self {
+            Self::Tree(view) => view,
+            Self::Frozen(batch) => batch.tree(),
         }
     }
 }
@@ -127,6 +144,8 @@ pub(crate) struct Batch {
     undo: Vec<Option<VersionBuf>>,
     /// What `rows` held before each change since then.
     undo_rows: Vec<(Bytes, Option<Option<Bytes>>)>,
+    /// What the tree holds of the keys that the apply under way looks for.
+    prefetched: Option<Prefetched>,
 }
 
 /// A state of a batch to go back to.
@@ -151,12 +170,29 @@ impl Batch {
             writes: 0,
             undo: Vec::new(),
             undo_rows: Vec::new(),
+            prefetched: None,
         }
     }
 
     /// What it lies on.
     pub(crate) fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// The newest version of a key, if it was written here or in a batch below.
+    pub(crate) fn written(&self, key: &[u8]) -> Option<&VersionBuf> {
+        self.newest.get(key).or_else(|| self.base.written(key))
+    }
+
+    /// What lies below all that is in memory.
+    pub(crate) fn tree(&self) -> &Arc<View> {
+        self.base.tree()
+    }
+
+    /// Takes what was read for the next commands, until [`Batch::keep`] or [`Batch::roll_back`].
+    pub(crate) fn take_prefetched(&mut self, prefetched: Prefetched) {
+        // A checkpoint may have moved writes into another tree since.
+        self.prefetched = Some(prefetched).filter(|prefetched| prefetched.is_of(self.tree()));
     }
 
     /// Whether it says the same as its base.
@@ -190,6 +226,7 @@ impl Batch {
             writes: 0,
             undo: Vec::new(),
             undo_rows: Vec::new(),
+            prefetched: None,
         }
     }
 
@@ -216,6 +253,7 @@ impl Batch {
     pub(crate) fn keep(&mut self) {
         self.undo.clear();
         self.undo_rows.clear();
+        self.prefetched = None;
     }
 
     /// Goes back to the last mark.
@@ -233,6 +271,7 @@ impl Batch {
                 None => self.rows.remove(&name),
             };
         }
+        self.prefetched = None;
         let Mark { progress, settings, bytes, .. } = mark;
         (self.progress, self.settings, self.bytes, self.writes) = (progress, settings, bytes, 0);
     }
@@ -292,9 +331,10 @@ impl Batch {
     pub(crate) fn before(&self, key: &[u8]) -> Result<Option<VersionBuf>, StorageError> {
         let readable =
             |version: &VersionRef<'_>| version.live || self.progress.compact <= version.written.revision;
-        if let Some(version) = self.newest.get(key) {
+        if let Some(version) = self.known(key) {
             // The value is shared, not copied.
-            return Ok(readable(&version.borrowed()).then(|| version.clone()));
+            let version = version.filter(|version| readable(&version.borrowed()));
+            return Ok(version.cloned());
         }
         let mut before = None;
         self.base.newest(key, &mut |version| {
@@ -302,6 +342,12 @@ impl Batch {
             Ok(())
         })?;
         Ok(before)
+    }
+
+    /// The newest version of a key, `Some(None)` when it has none; `None` when the base must be asked.
+    fn known(&self, key: &[u8]) -> Option<Option<&VersionBuf>> {
+        let prefetched = || self.prefetched.as_ref()?.get(key);
+        self.written(key).map(Some).or_else(prefetched)
     }
 
     /// Ends a command: its writes, if any, become one revision.
@@ -378,8 +424,9 @@ impl Reads for Batch {
     }
 
     fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError> {
-        match self.newest.get(key) {
-            Some(version) => read(version.borrowed()).map(|()| true),
+        match self.known(key) {
+            Some(Some(version)) => read(version.borrowed()).map(|()| true),
+            Some(None) => Ok(false),
             None => self.base.newest(key, read),
         }
     }

@@ -36,7 +36,7 @@
 //! # }
 //! ```
 //!
-//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease`,
+//! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `prefetch`, `batch`, `mvcc`, `lease`,
 //! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record
 //! format and its pages; `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
@@ -53,6 +53,7 @@ mod lease;
 mod memory;
 mod mvcc;
 mod new_tree;
+mod prefetch;
 mod reads;
 mod rebuild;
 mod recovery;

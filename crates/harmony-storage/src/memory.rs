@@ -11,12 +11,14 @@ use std::cell::Cell;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use harmony_types::StorageError;
 
 use crate::batch::{Base, Batch, Mark};
 use crate::checked::Checked;
 use crate::settings::Settings;
 use crate::tree::meta::Progress;
+use crate::tree::record::VersionBuf;
 use crate::view::{Reads, View};
 
 /// Rows that one read looks at under the lock: apply waits for it meanwhile.
@@ -111,6 +113,27 @@ impl Memory {
         };
         let result = read(&Checked { reads: &*top, check });
         left.get().map(|_| result)
+    }
+
+    /// Takes those keys out of `keys` that were written in memory, and returns the tree, in which the others are to be looked
+    /// for.
+    pub(crate) fn below(&self, keys: &mut Vec<Bytes>) -> Arc<View> {
+        let top = self.top();
+        keys.retain(|key| top.written(key).is_none());
+        Arc::clone(top.tree())
+    }
+
+    /// The newest version of a key, tombstone or not, and how far the state machine is then. The tree is read without the
+    /// lock: the disk keeps no apply waiting.
+    pub(crate) fn newest(&self, key: &[u8]) -> Result<(Progress, Option<VersionBuf>), StorageError> {
+        let (progress, tree) = {
+            let top = self.top();
+            if let Some(version) = top.written(key) {
+                return Ok((top.progress, Some(version.clone())));
+            }
+            (top.progress, Arc::clone(top.tree()))
+        };
+        Ok((progress, tree.version(key)?))
     }
 
     /// Looks at the batch on top for a moment: apply waits meanwhile.

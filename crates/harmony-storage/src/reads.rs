@@ -1,11 +1,12 @@
 //! Reading: everything that looks at one view and changes nothing.
 
+use bytes::Bytes;
 use harmony_types::txn::{Range, RangeOutcome, Txn, TxnOpKind};
 use harmony_types::{KeyValue, LogIndex, Outcome, OutcomeKind, Refusal, Revision, StorageError};
 
 use crate::batch::Batch;
 use crate::mvcc::hash::{self, HashKv};
-use crate::mvcc::{At, OpError, history, range, txn};
+use crate::mvcc::{At, OpError, range, txn};
 use crate::tree::meta::Progress;
 use crate::unified::UnifiedStorage;
 
@@ -34,6 +35,12 @@ impl UnifiedStorage {
     /// [`StorageError::Compacted`], [`StorageError::FutureRevision`]; [`StorageError::CrcMismatch`] and the like: nothing
     /// damaged is handed out.
     pub fn range(&self, request: &Range) -> Result<RangeResult, StorageError> {
+        if request.revision <= 0 && request.range().is_single() {
+            self.check_open()?;
+            let (progress, newest) = self.memory().newest(&request.key)?;
+            let outcome = range::of_version(request, newest.as_ref())?;
+            return Ok(RangeResult { revision: progress.revision, outcome });
+        }
         self.read(|reads| {
             let progress = reads.progress();
             let at = At::requested(request.revision, progress)
@@ -47,7 +54,10 @@ impl UnifiedStorage {
     /// # Errors
     /// [`StorageError::CrcMismatch`] and the like.
     pub fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, StorageError> {
-        self.read(|reads| history::get(reads, key))
+        self.check_open()?;
+        let (_, newest) = self.memory().newest(key)?;
+        let live = newest.filter(|version| version.live);
+        Ok(live.map(|version| version.to_key_value(Bytes::copy_from_slice(key), version.value.clone())))
     }
 
     /// Runs a transaction that only reads, all of it at one view.

@@ -10,13 +10,17 @@
 //! | committed entries behind the applied index | the usual case | applied again |
 
 use std::io;
+use std::panic::resume_unwind;
 use std::path::Path;
+use std::thread;
 
 use harmony_types::config::StorageConfig;
 use harmony_types::{
-    Applied, EntryType, FileSystem, Membership, NodeId, OpenMode, Storage, StorageError, Wal,
+    Applied, Entry, EntryType, FileSystem, LogIndex, Membership, NodeId, OpenMode, Storage, StorageError, Wal,
 };
 
+use crate::apply::Decoded;
+use crate::prefetch::Prefetched;
 use crate::tree::meta::{self, Progress};
 use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine};
@@ -162,25 +166,62 @@ fn knows(wal: &dyn Wal, applied: Applied) -> bool {
 }
 
 /// Applies the entries behind the applied index that are known to be committed, up to but excluding the first change of
-/// the membership, which only the node can compute.
+/// the membership, which only the node can compute. While one part is applied, the next one is read: most of the time goes
+/// into looking for what stood in the tree before.
 ///
 /// # Errors
 /// As [`Storage::apply`].
 pub(crate) fn recover(storage: &UnifiedStorage) -> Result<(), StorageError> {
     let committed = storage.wal().hard_state().commit.min(storage.wal().bounds().last);
-    loop {
-        let next = storage.applied().index.next();
+    let mut next = Part::read(storage, storage.applied().index.next(), committed)?;
+    while let Some(part) = next {
+        next = thread::scope(|scope| {
+            let after = part.end();
+            let read = move || after.map_or(Ok(None), |next| Part::read(storage, next, committed));
+            let ahead = thread::Builder::new().name("harmony-replay".to_owned()).spawn_scoped(scope, read);
+            storage.replay(&part.entries, part.prefetched)?;
+            match ahead {
+                Ok(ahead) => ahead.join().unwrap_or_else(|panic| resume_unwind(panic)),
+                // The system has no more threads.
+                Err(_) => read(),
+            }
+        })?;
+    }
+    Ok(())
+}
+
+/// A part of the tail, to be applied at once.
+struct Part {
+    entries: Vec<Entry>,
+    prefetched: Prefetched,
+    /// No more can be applied behind it.
+    is_last: bool,
+}
+
+impl Part {
+    /// Reads the entries from `next` on.
+    fn read(
+        storage: &UnifiedStorage,
+        next: LogIndex,
+        committed: LogIndex,
+    ) -> Result<Option<Self>, StorageError> {
         if committed < next {
-            return Ok(());
+            return Ok(None);
         }
         let mut entries = storage.wal().entries(next..committed.next(), REPLAY_BYTES)?;
         let normal = entries.iter().take_while(|entry| entry.entry_type == EntryType::Normal).count();
-        let stops = normal == 0 || normal < entries.len();
+        let is_last = normal == 0 || normal < entries.len();
         entries.truncate(normal);
-        storage.apply(&entries)?;
-        if stops {
-            return Ok(());
-        }
+        // Apply says what cannot be read, when it gets there.
+        let commands: Vec<_> = entries.iter().filter_map(|entry| Decoded::new(entry).ok()).collect();
+        let prefetched = Prefetched::read(storage.memory(), commands.iter().filter_map(Decoded::kind));
+        drop(commands);
+        Ok(Some(Self { entries, prefetched, is_last }))
+    }
+
+    /// Where the next one begins.
+    fn end(&self) -> Option<LogIndex> {
+        self.entries.last().filter(|_| !self.is_last).map(|entry| entry.index.next())
     }
 }
 

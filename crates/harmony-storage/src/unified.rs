@@ -15,11 +15,12 @@ use harmony_types::{
 };
 use harmony_wal::FileWal;
 
-use crate::apply;
+use crate::apply::{self, Decoded};
 use crate::batch::Base;
 use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
 use crate::new_tree::NewTree;
+use crate::prefetch::Prefetched;
 use crate::rebuild::Rebuilds;
 use crate::recovery;
 use crate::snapshot::{read, write::SnapshotStream};
@@ -325,6 +326,33 @@ impl UnifiedStorage {
         Ok(())
     }
 
+    /// As [`Storage::apply`], while nobody else has the storage yet. A first memory that is full is left for the next
+    /// checkpoint, as it was when the process ended.
+    pub(crate) fn replay(&self, entries: &[Entry], prefetched: Prefetched) -> Result<(), StorageError> {
+        let decoded = decode(entries)?;
+        let is_full = self.config.checkpoint_bytes <= self.memory.bytes();
+        if is_full && !self.memory.freeze() {
+            self.bound_memory()?;
+        }
+        self.apply_decoded(&decoded, prefetched).map(drop)
+    }
+
+    fn apply_decoded(
+        &self,
+        entries: &[Decoded<'_>],
+        prefetched: Prefetched,
+    ) -> Result<Vec<Outcome>, StorageError> {
+        self.memory.change(|batch| {
+            batch.take_prefetched(prefetched);
+            // Collecting results would not know how many there will be.
+            let mut outcomes = Vec::with_capacity(entries.len());
+            for entry in entries {
+                outcomes.push(apply::entry(batch, entry)?);
+            }
+            Ok(outcomes)
+        })
+    }
+
     fn record_boundary(&self, applied: Applied) -> Result<(), StorageError> {
         record_boundary(&*self.wal, applied)
     }
@@ -352,6 +380,15 @@ impl UnifiedStorage {
             }
         }
     }
+}
+
+fn decode(entries: &[Entry]) -> Result<Vec<Decoded<'_>>, StorageError> {
+    // Collecting results would not know how many there will be.
+    let mut decoded = Vec::with_capacity(entries.len());
+    for entry in entries {
+        decoded.push(Decoded::new(entry)?);
+    }
+    Ok(decoded)
 }
 
 /// Tells the log that it starts behind `applied`.
@@ -468,16 +505,11 @@ impl Storage for UnifiedStorage {
         if entries.is_empty() {
             return Ok(Vec::new());
         }
+        let decoded = decode(entries)?;
         let _applying = self.applying();
         self.bound_memory()?;
-        self.memory.change(|batch| {
-            // Collecting results would not know how many there will be.
-            let mut outcomes = Vec::with_capacity(entries.len());
-            for entry in entries {
-                outcomes.push(apply::entry(batch, entry)?);
-            }
-            Ok(outcomes)
-        })
+        let prefetched = Prefetched::read(&self.memory, decoded.iter().filter_map(Decoded::kind));
+        self.apply_decoded(&decoded, prefetched)
     }
 
     fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {

@@ -7,7 +7,7 @@ use harmony_types::{KeyRange, StorageError};
 
 use crate::settings::Settings;
 use crate::tree::meta::Progress;
-use crate::tree::record::{EventRef, VersionRef, WrittenAt, check_crc};
+use crate::tree::record::{EventRef, VersionBuf, VersionRef, WrittenAt, check_crc};
 use crate::tree::{KvView, Table, Visit};
 
 /// Takes the newest version of one key; says whether to go on.
@@ -67,6 +67,19 @@ impl View {
         let progress = Progress::read(&*tree)?;
         let settings = Settings::read(&*tree)?;
         Ok(Self { tree, progress, settings })
+    }
+
+    /// The newest version of a key, tombstone or not.
+    ///
+    /// # Errors
+    /// What reading reports.
+    pub(crate) fn version(&self, key: &[u8]) -> Result<Option<VersionBuf>, StorageError> {
+        let mut found = None;
+        self.newest(key, &mut |version| {
+            found = Some(version.to_buf());
+            Ok(())
+        })?;
+        Ok(found)
     }
 }
 

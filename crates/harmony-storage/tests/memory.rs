@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use common::{Store, put};
+use harmony_types::fake::fs::CallKind;
 use harmony_types::txn::{Put, Range, Txn, TxnOp, TxnOpKind};
 use harmony_types::{CommandKind, Storage, StorageError};
 
@@ -103,4 +104,52 @@ fn reads_see_whole_revisions_while_checkpoints_run() {
     storage.checkpoint().unwrap();
     assert_eq!(storage.durable_applied(), storage.applied().index);
     assert_eq!(&storage.get(b"z").unwrap().unwrap().value[..], b"999");
+}
+
+/// A store with a cold cache and so many keys that a look into the tree reads from the disk; `hot` is in memory.
+fn cold() -> Store {
+    let mut store = Store::new();
+    store.run_all((0..FILL).map(|row| put(&format!("k{row:05}"), "v")));
+    store.storage().checkpoint().unwrap();
+    store.restart(false).unwrap();
+    store.run(put("hot", "1"));
+    store
+}
+
+#[test]
+fn a_get_that_waits_for_the_disk_keeps_no_apply_waiting() {
+    let mut store = cold();
+    let entries = [store.entry(put("hot", "2"))];
+    let hold = store.fs.hold([CallKind::Read]);
+    let storage = store.storage();
+    std::thread::scope(|scope| {
+        let get = scope.spawn(|| storage.get(b"k01000").unwrap().unwrap());
+        let range = scope.spawn(|| {
+            let request = Range { key: "k02000".into(), ..Range::default() };
+            storage.range(&request).unwrap().outcome.kvs.remove(0)
+        });
+        hold.wait_for(1);
+        storage.apply(&entries).unwrap();
+        assert_eq!(storage.get(b"hot").unwrap().unwrap().value, "2");
+        drop(hold);
+        assert_eq!(get.join().unwrap().value, "v");
+        assert_eq!(range.join().unwrap().value, "v");
+    });
+}
+
+#[test]
+fn an_apply_that_waits_for_the_disk_keeps_no_get_waiting() {
+    let mut store = cold();
+    let entries = [store.entry(put("hot", "2")), store.entry(put("k01000", "2"))];
+    let hold = store.fs.hold([CallKind::Read]);
+    let storage = store.storage();
+    std::thread::scope(|scope| {
+        let apply = scope.spawn(|| storage.apply(&entries).unwrap());
+        hold.wait_for(1);
+        assert_eq!(storage.get(b"hot").unwrap().unwrap().value, "1");
+        drop(hold);
+        apply.join().unwrap();
+        assert_eq!(storage.get(b"hot").unwrap().unwrap().value, "2");
+        assert_eq!(storage.get(b"k01000").unwrap().unwrap().version, 2);
+    });
 }

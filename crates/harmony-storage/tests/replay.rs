@@ -4,8 +4,8 @@
 
 mod common;
 
-use common::Store;
 use common::life::{Contents, commands};
+use common::{Store, put};
 use harmony_storage::{HashKv, StorageConfig};
 use harmony_types::Storage;
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
@@ -102,4 +102,31 @@ fn opening_replays_the_log_to_the_same_bytes() {
         empty.restart(false).unwrap();
         assert!(everything(&empty) == expected);
     });
+}
+
+#[test]
+fn a_tail_of_two_memories_needs_no_checkpoint_to_open() {
+    const MIB: usize = 1 << 20;
+    // Opening replays up to 8 MiB at once: 7 of these entries, which fill a memory.
+    let mut config = StorageConfig { checkpoint_bytes: 4 * MIB as u64, ..common::config() };
+    config.wal.segment_bytes = 64 * MIB as u64;
+    for (entries, expected) in [(7, 0), (14, 0), (21, 14)] {
+        let mut store = Store::with(MemoryFileSystem::new(), config.clone()).unwrap();
+        let value = "v".repeat(MIB);
+        // Some keys are written in several parts of the tail.
+        let entries: Vec<_> =
+            (0..entries).map(|number| store.entry(put(&format!("k{}", number % 9), &value))).collect();
+        store.save(&entries);
+        store.restart(false).unwrap();
+        let storage = store.storage();
+        assert_eq!(storage.applied().index.0, entries.len() as u64);
+        assert_eq!(storage.durable_applied().0, expected, "{} MiB of tail", entries.len());
+        let hash = storage.applied_hash();
+
+        let other = Store::with(MemoryFileSystem::new(), common::config()).unwrap();
+        other.storage().apply(&entries).unwrap();
+        assert_eq!(hash, other.storage().applied_hash(), "{} MiB of tail", entries.len());
+        assert_eq!(storage.checkpoint().unwrap().0, entries.len() as u64);
+        assert_eq!(storage.hash().unwrap(), other.storage().hash().unwrap());
+    }
 }

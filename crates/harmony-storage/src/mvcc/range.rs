@@ -8,8 +8,8 @@ use harmony_types::{KeyValue, StorageError};
 
 use super::{At, history};
 use crate::tree::NEXT;
-use crate::tree::record::VersionRef;
-use crate::view::Reads;
+use crate::tree::record::{VersionBuf, VersionRef};
+use crate::view::{Reads, VisitVersion};
 
 /// Answers `request` at `at`, whatever the revision in the request.
 ///
@@ -23,9 +23,28 @@ pub(crate) fn range(
     request: &Range,
     at: At,
 ) -> Result<RangeOutcome, StorageError> {
+    answer(request, |visit| history::live_versions(reads, &request.range(), at, visit))
+}
+
+/// As [`range`] at the newest revision, for a request of a single key, whose newest version this is.
+///
+/// # Errors
+/// None.
+pub(crate) fn of_version(request: &Range, newest: Option<&VersionBuf>) -> Result<RangeOutcome, StorageError> {
+    answer(request, |visit| match newest.filter(|version| version.live) {
+        Some(version) => visit(&request.key, version.borrowed()).map(|_| ()),
+        None => Ok(()),
+    })
+}
+
+/// Answers `request` from the versions that `visit_all` visits.
+fn answer(
+    request: &Range,
+    visit_all: impl FnOnce(VisitVersion<'_>) -> Result<(), StorageError>,
+) -> Result<RangeOutcome, StorageError> {
     let mut outcome = RangeOutcome::default();
     let plan = Plan::new(request);
-    history::live_versions(reads, &request.range(), at, &mut |key, version| {
+    visit_all(&mut |key, version| {
         outcome.count += 1;
         if request.count_only || plan.is_full(outcome.kvs.len()) {
             // One more than the limit shows that there are more; the rest is only counted.
