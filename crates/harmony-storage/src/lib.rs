@@ -38,7 +38,7 @@
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `batch`, `mvcc`, `lease`,
 //! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record
-//! format and its pages; `snapshot` and `canonical`; `new_tree` and `rebuild`.
+//! format and its pages; `room` and `reserve` (a full disk); `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
 mod alarm;
 mod apply;
@@ -56,6 +56,8 @@ mod new_tree;
 mod reads;
 mod rebuild;
 mod recovery;
+mod reserve;
+mod room;
 mod settings;
 mod snapshot;
 mod state_hash;

@@ -177,7 +177,7 @@ pub(crate) fn recover(storage: &UnifiedStorage) -> Result<(), StorageError> {
         let normal = entries.iter().take_while(|entry| entry.entry_type == EntryType::Normal).count();
         let stops = normal == 0 || normal < entries.len();
         entries.truncate(normal);
-        storage.apply(&entries)?;
+        storage.replay(&entries)?;
         if stops {
             return Ok(());
         }
