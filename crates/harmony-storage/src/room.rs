@@ -171,7 +171,9 @@ impl Room {
 
     /// Whether the disk has room for a checkpoint that needs so much; asked before memory takes more.
     pub(crate) fn has(&self, need: Need) -> bool {
-        let needed = self.undurable().and(need).of_disk();
+        let need = self.undurable().and(need);
+        let space = *self.counted();
+        let needed = space.map_or(need.of_disk(), |space| need.beside(space));
         self.fs.free_bytes(&self.dir).map_or(true, |free| needed <= free)
     }
 
@@ -264,7 +266,6 @@ impl Room {
 
     /// The commit is done.
     pub(crate) fn committed(&self, admitted: &Admitted) {
-        *self.counted() = None;
         *self.undurable() = match admitted.durability {
             Durability::Visible => admitted.need,
             Durability::Durable => Need::default(),
@@ -272,6 +273,7 @@ impl Room {
         if admitted.durability == Durability::Visible {
             return;
         }
+        *self.counted() = None;
         if self.is_short.swap(false, Ordering::AcqRel) {
             tracing::info!(dir = %self.dir.display(), "checkpoints have room again");
         }

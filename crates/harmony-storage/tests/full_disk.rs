@@ -137,7 +137,7 @@ fn key(n: usize) -> String {
 fn filled() -> Store {
     let config = StorageConfig { checkpoint_bytes: 64 << 10, ..config() };
     let mut store = Store::with(MemoryFileSystem::new(), config).unwrap();
-    for round in 0..30 {
+    for round in 0..8 {
         store.run_all((0..KEYS).map(|n| put(&key(n), &format!("{round}-{}", "v".repeat(200)))));
         store.storage().checkpoint().unwrap();
         store.storage().release(store.storage().durable_applied()).unwrap();
@@ -230,7 +230,7 @@ fn a_disk_without_a_free_byte_and_without_a_reserve_opens() {
     leave(&disk, 0);
     store.restart(false).unwrap();
     assert!(!reserve_is_held(&disk));
-    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 30);
+    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 8);
     disk.set_capacity(None);
     store.run(put("a", "b"));
     store.storage().checkpoint().unwrap();
@@ -260,8 +260,8 @@ fn a_rebuild_without_room_is_refused_and_leaves_nothing() {
     };
     assert!(is_full(&ended) && 4 < steps, "{steps}");
     assert_eq!(disk.files(), files, "the half file is gone");
-    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 30);
+    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 8);
     disk.set_capacity(None);
     store.storage().rebuild().unwrap().unwrap();
-    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 30);
+    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 8);
 }
