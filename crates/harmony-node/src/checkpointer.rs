@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use harmony_types::{LogIndex, NodeError, RaftNode as _, Storage};
+use harmony_types::{LogIndex, NodeError, RaftNode as _, Storage, StorageError};
 
 use crate::bounds;
 use crate::driver::Shared;
@@ -22,8 +22,12 @@ pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
 fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let storage = &shared.storage;
     if storage.durable_applied() < storage.applied().index {
-        storage.checkpoint()?;
-        shared.metrics.checkpoints.add(1);
+        match storage.checkpoint() {
+            Ok(_) => shared.metrics.checkpoints.add(1),
+            // The storage says so once in the log; nothing is lost, and the next interval tries again.
+            Err(StorageError::DiskFull { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     // Raft looks at the entries behind its own applied index, which runs behind the storage's.
     let applied = shared.raft.status().applied;

@@ -19,7 +19,7 @@ use harmony_types::config::NodeConfig;
 use harmony_types::transport::PeerSink;
 use harmony_types::{
     Clock, LogIndex, Member, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot,
-    Storage, Transport,
+    Storage, StorageError, Transport,
 };
 
 use crate::core::Core;
@@ -200,7 +200,18 @@ fn send_snapshots<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
             Taken::Closed => return Ok(()),
         };
         for mut announcement in announcements {
-            let snapshot = shared.storage.create_snapshot()?;
+            let snapshot = match shared.storage.create_snapshot() {
+                Ok(snapshot) => snapshot,
+                Err(error @ StorageError::DiskFull { .. }) => {
+                    tracing::warn!(to = %announcement.to, %error, "no snapshot can be made");
+                    // Raft asks for it again.
+                    shared.retention.sent(announcement.to, false, shared.clock.now());
+                    let (peer, arrived) = (announcement.to, false);
+                    shared.inbox.put(|inbox| inbox.push(Event::SnapshotSent { peer, arrived }));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
             // Raft asked at the applied index of then; the state machine has only moved on since.
             tracing::info!(to = %announcement.to, index = %snapshot.meta.index, "sending a snapshot");
             announcement.snapshot = Some(Box::new(snapshot.meta.clone()));

@@ -138,6 +138,8 @@ pub(crate) struct Batch {
     rows: BTreeMap<Bytes, Option<Bytes>>,
     /// Memory that all of it and what hangs on it take, about.
     bytes: u64,
+    /// Bytes of the largest row written, and more.
+    largest_row: usize,
     /// Writes of the command under way.
     writes: u32,
     /// What `newest` held before each event since the last [`Batch::keep`].
@@ -167,6 +169,7 @@ impl Batch {
             events: Vec::new(),
             rows: BTreeMap::new(),
             bytes: 0,
+            largest_row: 0,
             writes: 0,
             undo: Vec::new(),
             undo_rows: Vec::new(),
@@ -223,6 +226,7 @@ impl Batch {
             events: self.events.clone(),
             rows: self.rows.clone(),
             bytes: self.bytes,
+            largest_row: self.largest_row,
             writes: 0,
             undo: Vec::new(),
             undo_rows: Vec::new(),
@@ -312,7 +316,7 @@ impl Batch {
         assert_eq!(version.written, self.next_write(), "a write out of order");
         self.progress.state_hash.write(&key, &version);
         let replaced_bytes = before.as_ref().map_or(0, |before| before.value.len());
-        self.bytes += (EVENT_OVERHEAD_BYTES + key.len() + version.value.len() + replaced_bytes) as u64;
+        self.took(EVENT_OVERHEAD_BYTES + key.len() + version.value.len() + replaced_bytes);
         self.undo.push(self.newest.insert(key.clone(), version.clone()));
         self.events.push(Event { key, version, replaced: before });
         self.writes = self.writes.checked_add(1).expect("a command's writes fit in memory, so in 32 bits");
@@ -321,9 +325,14 @@ impl Batch {
     /// Sets a replicated row of `state`, or removes it.
     pub(crate) fn set_row(&mut self, name: Bytes, row: Option<Bytes>) {
         self.progress.state_hash.row(&name, row.as_deref());
-        self.bytes += (ROW_OVERHEAD_BYTES + name.len() + row.as_ref().map_or(0, Bytes::len)) as u64;
+        self.took(ROW_OVERHEAD_BYTES + name.len() + row.as_ref().map_or(0, Bytes::len));
         let before = self.rows.insert(name.clone(), row);
         self.undo_rows.push((name, before));
+    }
+
+    fn took(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+        self.largest_row = self.largest_row.max(bytes);
     }
 
     /// The version that a write of `key` replaces: none when nobody can read it any more, which must not depend on how far
@@ -415,6 +424,16 @@ impl Batch {
     /// Memory that it takes, about.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// How many rows its commit overwrites or inserts, those that it appends left out.
+    pub(crate) fn keys(&self) -> u64 {
+        (self.newest.len() + self.rows.len()) as u64
+    }
+
+    /// No row that its commit writes has more bytes.
+    pub(crate) fn largest_row(&self) -> usize {
+        self.largest_row
     }
 }
 

@@ -38,7 +38,7 @@
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `prefetch`, `batch`, `mvcc`, `lease`,
 //! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record
-//! format and its pages; `snapshot` and `canonical`; `new_tree` and `rebuild`.
+//! format and its pages; `room` and `reserve` (a full disk); `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
 mod alarm;
 mod apply;
@@ -57,6 +57,8 @@ mod prefetch;
 mod reads;
 mod rebuild;
 mod recovery;
+mod reserve;
+mod room;
 mod settings;
 mod snapshot;
 mod state_hash;

@@ -8,6 +8,7 @@ use harmony_types::config::StorageConfig;
 use harmony_types::{FileSystem, Membership, OpenMode, StorageError};
 
 use crate::recovery;
+use crate::room;
 use crate::tree::meta::{self, Progress};
 use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine, KvView, KvWriter, NextRow, Table, counted};
@@ -46,6 +47,7 @@ impl NewTree {
     ) -> Result<Self, StorageError> {
         let (path, place) = (dir.join(TREE_FILE_NEW), dir.join(TREE_FILE));
         recovery::remove_if_there(&**fs, &path)?;
+        room::require(&**fs, dir, 0)?;
         let mut new = Self {
             fs: Arc::clone(fs),
             config: config.clone(),
@@ -62,12 +64,13 @@ impl NewTree {
         Ok(new)
     }
 
-    /// Writes rows behind a table's last one, in order, until `next` has no more, and counts them.
+    /// Writes rows behind a table's last one, in order, until `next` has no more, and counts them: about `bytes`.
     ///
     /// # Errors
-    /// Those of `next`; the tree's.
-    pub(crate) fn append(&mut self, table: Table, next: NextRow<'_>) -> Result<(), StorageError> {
+    /// Those of `next`; [`StorageError::DiskFull`]; the tree's.
+    pub(crate) fn append(&mut self, table: Table, bytes: u64, next: NextRow<'_>) -> Result<(), StorageError> {
         let before = bytes_of(&self.progress);
+        self.require_room(bytes)?;
         self.write(0, &mut |writer, progress| counted::append(writer, progress, table, next))?;
         self.undurable += bytes_of(&self.progress) - before;
         Ok(())
@@ -76,12 +79,13 @@ impl NewTree {
     /// Runs `write` and commits what it wrote, about `bytes`, all or nothing.
     ///
     /// # Errors
-    /// Those of `write`; the tree's.
+    /// Those of `write`; [`StorageError::DiskFull`]; the tree's.
     pub(crate) fn write(
         &mut self,
         bytes: u64,
         write: &mut dyn FnMut(&mut dyn KvWriter, &mut Progress) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
+        self.require_room(bytes)?;
         let durability =
             if self.undurable < DURABLE_BYTES { Durability::Visible } else { Durability::Durable };
         let mut progress = self.progress;
@@ -89,6 +93,14 @@ impl NewTree {
         self.undurable = if durability == Durability::Durable { 0 } else { self.undurable } + bytes;
         self.progress = progress;
         Ok(())
+    }
+
+    /// Refuses what would take the last of the disk: the log and the old tree need that.
+    ///
+    /// # Errors
+    /// [`StorageError::DiskFull`].
+    pub(crate) fn require_room(&self, bytes: u64) -> Result<(), StorageError> {
+        room::require(&*self.fs, self.place.parent().unwrap_or(&self.place), self.undurable + bytes)
     }
 
     /// What it holds so far.
@@ -104,6 +116,7 @@ impl NewTree {
     /// # Errors
     /// The tree's; [`StorageError::CorruptRecord`] when the disk shows something else than what was written.
     pub(crate) fn finish(&mut self, membership: &Membership) -> Result<(), StorageError> {
+        self.require_room(0)?;
         let (identity, progress) = (self.config.wal.identity, self.progress);
         let tree = self.tree();
         tree.commit(Durability::Durable, &mut |writer| {

@@ -25,6 +25,8 @@ use harmony_types::{Revision, StorageError};
 
 use crate::mvcc::compact;
 use crate::new_tree::NewTree;
+use crate::room;
+use crate::tree::meta::Progress;
 use crate::tree::{Durability, KvEngine};
 use crate::unified::{UnifiedStorage, Writing};
 use crate::view::View;
@@ -105,6 +107,9 @@ impl UnifiedStorage {
         }
         let source = self.take_source(&self.writer());
         let build = source.and_then(|source| {
+            // Before anything is copied: all that is in the tree.
+            let Progress { latest_bytes, log_bytes, state_bytes, .. } = source.progress;
+            room::require(&*self.fs, &self.tree_dir, latest_bytes + log_bytes + state_bytes)?;
             let new = NewTree::create(&self.fs, &self.tree_dir, &self.config)?;
             Ok(Build::new(source, new))
         });

@@ -23,6 +23,7 @@ use crate::new_tree::NewTree;
 use crate::prefetch::Prefetched;
 use crate::rebuild::Rebuilds;
 use crate::recovery;
+use crate::room::{self, Effort, Need, Room};
 use crate::snapshot::{read, write::SnapshotStream};
 use crate::tree::meta::Progress;
 use crate::tree::redb::RedbTree;
@@ -52,6 +53,7 @@ pub struct UnifiedStorage {
     pub(crate) tree: ArcSwap<RedbTree>,
     pub(crate) memory: Memory,
     views: Arc<Views>,
+    room: Room,
     pub(crate) rebuilds: Rebuilds,
     applying: Mutex<()>,
     /// Held during I/O on purpose: the tree has a single writer.
@@ -111,6 +113,7 @@ impl UnifiedStorage {
         let view = View::open(tree.view()?)?;
         recovery::check_log(&*wal, &view.progress, &tree_dir.join(TREE_FILE))?;
         let storage = Self {
+            room: Room::open(Arc::clone(&fs), tree_dir.to_owned(), config.checkpoint_bytes)?,
             fs,
             tree_dir: tree_dir.to_owned(),
             wal,
@@ -156,13 +159,15 @@ impl UnifiedStorage {
             if let Some(base) = self.memory.fix() {
                 return Ok(base);
             }
-            match self.writer.try_lock() {
-                Ok(writing) => self.fold_frozen(&writing, Durability::Visible, 0).map(drop)?,
-                Err(TryLockError::Poisoned(poisoned)) => {
-                    self.fold_frozen(&poisoned.into_inner(), Durability::Visible, 0).map(drop)?;
-                }
+            let writing = match self.writer.try_lock() {
+                Ok(writing) => writing,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
                 // A reader must not wait for a checkpoint, or for a disk that hangs.
                 Err(TryLockError::WouldBlock) => return Ok(self.memory.copy()),
+            };
+            match self.fold_frozen(&writing, Durability::Visible, 0, Effort::Reader) {
+                Err(StorageError::DiskFull { .. }) => return Ok(self.memory.copy()),
+                folded => drop(folded?),
             }
         }
     }
@@ -277,15 +282,23 @@ impl UnifiedStorage {
         durability: Durability,
         compact_rows: usize,
     ) -> Result<Arc<View>, StorageError> {
+        let drops = compact_rows != 0 && compact::is_due(&self.progress(), self.rebuilds.kept());
+        let effort = |behind| match durability {
+            Durability::Visible => Effort::Reader,
+            Durability::Durable => Effort::Checkpoint { behind, drops },
+        };
         // What a view froze, at any moment, or a fold that failed left.
         while !self.memory.freeze() {
-            self.fold_frozen(writing, Durability::Visible, 0)?;
+            let pages = self.tree.load().file_pages();
+            let behind = self.memory.with_top(|top| Need::of(top, pages));
+            self.fold_frozen(writing, Durability::Visible, 0, effort(behind))?;
         }
         if durability == Durability::Durable {
             // The tree must never be ahead of the log on disk: a restart would find a hole.
             self.wal.sync()?;
         }
-        let view = self.fold_frozen(writing, durability, compact_rows)?.expect("frozen above");
+        let last = effort(Need::default());
+        let view = self.fold_frozen(writing, durability, compact_rows, last)?.expect("frozen above");
         if durability == Durability::Durable {
             self.durable_applied.store(view.progress.applied.index.0, Ordering::Release);
         }
@@ -298,6 +311,7 @@ impl UnifiedStorage {
         _writing: &Writing<'_>,
         durability: Durability,
         compact_rows: usize,
+        effort: Effort,
     ) -> Result<Option<Arc<View>>, StorageError> {
         let Some(batch) = self.memory.frozen() else { return Ok(None) };
         let tree = self.tree.load_full();
@@ -306,33 +320,58 @@ impl UnifiedStorage {
         progress.take_counts(&Progress::read(&*tree.view()?)?);
         progress.boundary_pending = false;
         let kept = self.rebuilds.kept();
-        let pace = compact::Pace::beside(&batch, compact_rows);
+        let mut pace = compact::Pace::beside(&batch, compact_rows);
+        let deletes = compact::is_due(&progress, kept).then_some(pace.deletes_max);
+        let admitted = self.room.admit(&tree, &batch, deletes, durability, effort)?;
+        pace.deletes_max = admitted.deletes_max;
         tree.commit(durability, &mut |writer| {
             batch.commit(writer, &mut progress)?;
             compact::step(writer, &mut progress, kept, pace)?;
             progress.write(writer)
         })?;
         let view = Arc::new(View { tree: tree.view()?, progress, settings: batch.settings().clone() });
+        self.room.committed(&admitted);
         self.memory.rebase(&view);
         self.views.folded(&batch, &view, tree.written_bytes());
         Ok(Some(view))
     }
 
-    /// Folds when memory is full: whoever applies waits for the disk then.
-    fn bound_memory(&self) -> Result<(), StorageError> {
-        if self.config.checkpoint_bytes <= self.memory.bytes() {
-            self.fold(&self.writer(), Durability::Durable, compact::STEP_ROWS)?;
+    /// Folds when memory is full, or when it soon holds more than the disk has room for: whoever applies waits for the disk
+    /// then. `may_exceed`: whether apply goes on when there is no room at all.
+    fn bound_memory(&self, entries: &[Entry], may_exceed: impl FnOnce() -> bool) -> Result<(), StorageError> {
+        let is_full = self.config.checkpoint_bytes <= self.memory.bytes();
+        let need = self.need().and(Need::of_entries(entries));
+        if !is_full && self.room.has(need) {
+            return Ok(());
         }
-        Ok(())
+        let writing = self.writer();
+        match self.fold(&writing, Durability::Durable, compact::STEP_ROWS) {
+            Err(StorageError::DiskFull { .. })
+                if (!is_full && self.room.reserve_has(&self.tree.load(), need)?) || may_exceed() =>
+            {
+                Ok(())
+            }
+            folded => folded.map(drop),
+        }
     }
 
-    /// As [`Storage::apply`], while nobody else has the storage yet. A first memory that is full is left for the next
-    /// checkpoint, as it was when the process ended.
+    /// What taking all that is in memory into the tree may need.
+    fn need(&self) -> Need {
+        let pages = self.tree.load().file_pages();
+        self.memory.with_top(|top| match top.base() {
+            Base::Frozen(frozen) => Need::of(frozen, pages).and(Need::of(top, pages)),
+            Base::Tree(_) => Need::of(top, pages),
+        })
+    }
+
+    /// As [`Storage::apply`], while nobody else has the storage yet: all of it, whatever memory it takes, so that a full disk
+    /// does not keep a member from starting. A first memory that is full is left for the next checkpoint, as it was when the
+    /// process ended.
     pub(crate) fn replay(&self, entries: &[Entry], prefetched: Prefetched) -> Result<(), StorageError> {
         let decoded = decode(entries)?;
         let is_full = self.config.checkpoint_bytes <= self.memory.bytes();
         if is_full && !self.memory.freeze() {
-            self.bound_memory()?;
+            self.bound_memory(entries, || true)?;
         }
         self.apply_decoded(&decoded, prefetched).map(drop)
     }
@@ -507,7 +546,10 @@ impl Storage for UnifiedStorage {
         }
         let decoded = decode(entries)?;
         let _applying = self.applying();
-        self.bound_memory()?;
+        self.bound_memory(entries, || {
+            let bytes_max = self.config.checkpoint_bytes.saturating_mul(room::FREEING_FACTOR);
+            self.memory.bytes() < bytes_max && room::frees_space(entries)
+        })?;
         let prefetched = Prefetched::read(&self.memory, decoded.iter().filter_map(Decoded::kind));
         self.apply_decoded(&decoded, prefetched)
     }
@@ -559,6 +601,7 @@ impl Storage for UnifiedStorage {
         let progress = self.progress();
         let is_due = compact::is_due(&progress, self.rebuilds.kept());
         if progress.applied.index == self.durable_applied() && !is_due {
+            self.room.hold_reserve();
             return Ok(progress.applied.index);
         }
         let view = self.fold(&writing, Durability::Durable, compact::CHECKPOINT_ROWS)?;

@@ -19,7 +19,11 @@ use harmony_types::{LogIndex, Storage};
 fn check_error(error: &StorageError, what: &str) {
     let known = matches!(
         error,
-        StorageError::Io { .. } | StorageError::Wal(_) | StorageError::Tree { .. } | StorageError::Closed
+        StorageError::Io { .. }
+            | StorageError::Wal(_)
+            | StorageError::Tree { .. }
+            | StorageError::DiskFull { .. }
+            | StorageError::Closed
     );
     assert!(known, "{what}: {error:?}");
 }

@@ -40,15 +40,19 @@ pub(crate) struct Pace {
     pub(crate) rows_max: usize,
     /// Bytes of rows behind which it ends.
     pub(crate) bytes_max: u64,
+    /// Deletes among them at most: each has a tombstone somewhere else in the tree.
+    pub(crate) deletes_max: usize,
 }
 
 impl Pace {
     /// That of a commit that does nothing else.
-    pub(crate) const ALONE: Self = Self { rows_max: CHECKPOINT_ROWS, bytes_max: STEP_BYTES };
+    pub(crate) const ALONE: Self =
+        Self { rows_max: CHECKPOINT_ROWS, bytes_max: STEP_BYTES, deletes_max: CHECKPOINT_ROWS };
 
     /// That of a commit that drops `rows`, or more if it adds `batch`.
     pub(crate) fn beside(batch: &Batch, rows: usize) -> Self {
-        Self { rows_max: rows.max(2 * batch.len()), bytes_max: STEP_BYTES.max(2 * batch.bytes()) }
+        let rows_max = rows.max(2 * batch.len());
+        Self { rows_max, bytes_max: STEP_BYTES.max(2 * batch.bytes()), deletes_max: rows_max }
     }
 }
 
@@ -97,7 +101,7 @@ pub(crate) fn step(
     let mut done = true;
     let mut bytes = 0;
     writer.scan_below(Table::Log, &end, &mut |log_key, row| {
-        if rows == pace.rows_max || pace.bytes_max <= bytes {
+        if rows == pace.rows_max || pace.bytes_max <= bytes || tombstones.len() == pace.deletes_max {
             done = false;
             return Ok(STOP);
         }
@@ -205,14 +209,20 @@ mod tests {
 
     #[test]
     fn a_step_ends_at_its_number_of_rows() {
-        let pace = Pace { rows_max: 15, bytes_max: u64::MAX };
+        let pace = Pace { rows_max: 15, bytes_max: u64::MAX, deletes_max: usize::MAX };
+        assert_eq!(steps(10, pace), [(25, 25), (10, 10), (0, 0)]);
+    }
+
+    #[test]
+    fn a_step_ends_at_its_number_of_deletes() {
+        let pace = Pace { rows_max: usize::MAX, bytes_max: u64::MAX, deletes_max: 15 };
         assert_eq!(steps(10, pace), [(25, 25), (10, 10), (0, 0)]);
     }
 
     #[test]
     fn a_step_ends_at_its_number_of_bytes() {
         // Each row is a little larger than its value.
-        let pace = Pace { rows_max: usize::MAX, bytes_max: 16_000 };
+        let pace = Pace { rows_max: usize::MAX, bytes_max: 16_000, deletes_max: usize::MAX };
         assert_eq!(steps(1_000, pace), [(24, 24), (8, 8), (0, 0)]);
         // However large a row is: one goes.
         assert_eq!(steps(1_000, Pace { bytes_max: 1, ..pace }).len(), 40);

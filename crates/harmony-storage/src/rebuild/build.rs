@@ -108,7 +108,7 @@ impl Build {
             return Ok(Phase::Copy { table: slot + 1, after: None });
         };
         let after = Some(last.to_vec());
-        new.append(table, &mut held.filling())?;
+        new.append(table, held.bytes.len() as u64, &mut held.filling())?;
         Ok(Phase::Copy { table: slot, after })
     }
 

@@ -187,7 +187,8 @@ impl Rows<'_> {
         let newest = new.progress.revision;
         let mut payloads = group.iter().map(|(_, payload)| payload.as_slice());
         let mut rest: &[u8] = &[];
-        new.append(table, &mut |key, row| {
+        let bytes = group.iter().map(|(_, payload)| payload.len() as u64).sum();
+        new.append(table, bytes, &mut |key, row| {
             while rest.is_empty() {
                 match payloads.next() {
                     Some(payload) => rest = payload,

@@ -42,6 +42,7 @@
 
 mod layout;
 mod look;
+mod space;
 mod sums;
 
 use std::fmt;
@@ -121,6 +122,8 @@ pub(crate) struct PagedFile {
     header_durable: AtomicU32,
     /// Bytes of pages written so far.
     written_bytes: AtomicU64,
+    /// Pages from the first one on whose place on the disk is taken, written or not.
+    in_place: AtomicU64,
     /// Nothing is written any more.
     abandoned: AtomicBool,
 }
@@ -191,6 +194,7 @@ impl PagedFile {
             header_count: AtomicU32::new(0),
             header_durable: AtomicU32::new(0),
             written_bytes: AtomicU64::new(0),
+            in_place: AtomicU64::new(0),
             abandoned: AtomicBool::new(false),
         }
     }
@@ -225,6 +229,7 @@ impl PagedFile {
         let pages = bytes / PAGE;
         self.or_give_up(self.file.set_len(layout::file_bytes(pages)))?;
         let before = self.pages.swap(pages, Ordering::AcqRel);
+        self.in_place.fetch_min(pages, Ordering::AcqRel);
         let groups_after = pages.div_ceil(GROUP_SLOTS as u64);
         let mut groups = self.groups.write().unwrap_or_else(PoisonError::into_inner);
         while (groups.len() as u64) < groups_after {

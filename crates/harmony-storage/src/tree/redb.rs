@@ -25,9 +25,11 @@ use super::{Durability, KvEngine, KvView, KvWriter, NextRow, Table, Visit};
 
 mod durable;
 mod header;
+mod space;
 mod unchanged;
 mod verify;
 
+pub(crate) use space::Space;
 pub(crate) use unchanged::{PageCounts, Unchanged};
 pub(crate) use verify::Cursor;
 

@@ -138,6 +138,20 @@ pub enum StorageError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// The disk may have no room for what the tree has to write. Nothing was changed: what was applied stays in memory and in
+    /// the log, and the same call succeeds once there is room.
+    #[error(
+        "{dir}: a commit to the tree may need {needed} bytes and the disk has {free}: make room, or compact; nothing was \
+         changed"
+    )]
+    DiskFull {
+        /// The tree's directory.
+        dir: PathBuf,
+        /// Bytes that it may need, beside pages of the tree that are free.
+        needed: u64,
+        /// Bytes that the disk has.
+        free: u64,
+    },
     /// Storage was closed.
     #[error("storage is closed")]
     Closed,

@@ -109,7 +109,7 @@ impl MemoryFileSystem {
         self.disk().read_file(&disk::normal(path.as_ref()))
     }
 
-    /// Bytes of all files, holes included.
+    /// Bytes that all files take: what `set_len` added, or a write skipped, is a hole and takes none until it is written.
     pub fn used_bytes(&self) -> u64 {
         self.disk().used_bytes()
     }

@@ -10,11 +10,77 @@ const PAGE_BYTES: usize = 4096;
 pub(super) struct Content {
     len: u64,
     pages: BTreeMap<u64, Arc<[u8; PAGE_BYTES]>>,
+    /// Parts that take no space on the disk, start to end: apart from each other, none beyond `len`.
+    holes: BTreeMap<u64, u64>,
 }
 
 impl Content {
     pub(super) fn len(&self) -> u64 {
         self.len
+    }
+
+    /// Bytes that it takes on the disk.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.len - self.holes.iter().map(|(start, end)| end - start).sum::<u64>()
+    }
+
+    /// Bytes of `start..end` that take no space yet: what writing there costs.
+    pub(super) fn missing_bytes(&self, start: u64, end: u64) -> u64 {
+        let in_hole = |(from, to): (&u64, &u64)| (*to).min(end).saturating_sub((*from).max(start));
+        self.holes.iter().map(in_hole).sum::<u64>() + end.saturating_sub(self.len.max(start))
+    }
+
+    /// Where a write from `start` to `end` stops on a disk with so many bytes left.
+    pub(super) fn fits_until(&self, start: u64, end: u64, free: u64) -> u64 {
+        let mut at = start;
+        let mut left = free;
+        for (from, to) in self.holes.iter().filter(|(_, to)| start < **to) {
+            let from = (*from).max(start);
+            if end <= from || from + left < *to {
+                return end.min(from + left);
+            }
+            left -= to - from;
+            at = *to;
+        }
+        end.min(at.max(self.len).saturating_add(left))
+    }
+
+    /// Takes space for `start..end`.
+    fn fill(&mut self, start: u64, end: u64) {
+        let touched: Vec<(u64, u64)> = self
+            .holes
+            .range(..end)
+            .rev()
+            .take_while(|(_, to)| start < **to)
+            .map(|(&from, &to)| (from, to))
+            .collect();
+        for (from, to) in touched {
+            self.holes.remove(&from);
+            if from < start {
+                self.holes.insert(from, start);
+            }
+            if end < to {
+                self.holes.insert(end, to);
+            }
+        }
+    }
+
+    /// A hole from the end to `len`.
+    fn extend(&mut self, len: u64) {
+        if self.len < len {
+            let start = match self.holes.last_key_value() {
+                Some((start, end)) if *end == self.len => *start,
+                _ => self.len,
+            };
+            self.holes.insert(start, len);
+            self.len = len;
+        }
+    }
+
+    /// Takes space up to `len`, and is at least so long.
+    pub(super) fn allocate(&mut self, len: u64) {
+        self.extend(len);
+        self.fill(0, len);
     }
 
     /// Copies from `offset` on; returns how many bytes there were.
@@ -44,7 +110,9 @@ impl Content {
             let target = self.pages.entry(page).or_insert_with(|| Arc::new([0; PAGE_BYTES]));
             Arc::make_mut(target)[start..start + piece.len()].copy_from_slice(piece);
         });
-        self.len = self.len.max(offset + bytes.len() as u64);
+        let end = offset + bytes.len() as u64;
+        self.extend(end);
+        self.fill(offset, end);
     }
 
     /// Cuts or extends with zeros.
@@ -57,8 +125,14 @@ impl Content {
             {
                 Arc::make_mut(last)[start..].fill(0);
             }
+            let _ = self.holes.split_off(&len);
+            if let Some(mut last) = self.holes.last_entry() {
+                let end = last.get_mut();
+                *end = len.min(*end);
+            }
+            self.len = len;
         }
-        self.len = len;
+        self.extend(len);
     }
 
     /// Everything.
@@ -110,6 +184,43 @@ mod tests {
                 }
                 assert_eq!(content.len(), model.len() as u64);
                 assert!(content.to_vec() == model, "bytes differ");
+            }
+        });
+    }
+
+    #[test]
+    fn holes_take_no_space_until_they_are_written() {
+        for_each_seed(0..20, 5, |_, rng| {
+            let mut content = Content::default();
+            // Whether each byte takes space.
+            let mut model: Vec<bool> = Vec::new();
+            for _ in 0..60 {
+                let (start, count) = (rng.index(0..60), rng.index(0..20));
+                let end = start + count;
+                let missing = (start..end).filter(|at| !model.get(*at).is_some_and(|used| *used));
+                assert_eq!(content.missing_bytes(start as u64, end as u64), missing.clone().count() as u64);
+                let free = rng.index(0..20);
+                let stop = missing.clone().nth(free).unwrap_or(end);
+                assert_eq!(content.fits_until(start as u64, end as u64, free as u64), stop as u64);
+                match rng.below(3) {
+                    0 => {
+                        content.set_len(start as u64);
+                        model.resize(start, false);
+                    }
+                    1 => {
+                        content.allocate(start as u64);
+                        model.resize(model.len().max(start), false);
+                        model[..start].fill(true);
+                    }
+                    _ if count == 0 => {}
+                    _ => {
+                        content.write(&vec![7; count], start as u64);
+                        model.resize(model.len().max(end), false);
+                        model[start..end].fill(true);
+                    }
+                }
+                assert_eq!(content.len(), model.len() as u64);
+                assert_eq!(content.used_bytes(), model.iter().filter(|used| **used).count() as u64);
             }
         });
     }

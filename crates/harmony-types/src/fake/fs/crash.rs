@@ -157,7 +157,7 @@ impl Change {
                 }
             }
             (Self::SetLen { bytes, .. }, Fate::Keep) => content.set_len(*bytes),
-            (Self::Allocate { bytes, .. }, Fate::Keep) => content.set_len(content.len().max(*bytes)),
+            (Self::Allocate { bytes, .. }, Fate::Keep) => content.allocate(*bytes),
             _ => {}
         }
     }

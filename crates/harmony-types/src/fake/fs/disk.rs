@@ -158,9 +158,8 @@ impl Disk {
     pub(super) fn write(&mut self, id: FileId, bytes: &[u8], offset: u64) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= FILE_BYTES_MAX);
         let end = end.ok_or_else(|| system(EFBIG))?;
-        let end_max = self.len_max(id);
-        let fits =
-            usize::try_from(end_max.min(end).saturating_sub(offset)).expect("no more than the bytes given");
+        let stop = self.files[&id].current.fits_until(offset, end, self.free_bytes());
+        let fits = usize::try_from(stop.saturating_sub(offset)).expect("no more than the bytes given");
         if fits != 0 {
             let path = self.path_of(id).to_owned();
             let bytes = Bytes::copy_from_slice(&bytes[..fits]);
@@ -190,14 +189,21 @@ impl Disk {
     }
 
     pub(super) fn set_len(&mut self, id: FileId, bytes: u64) -> io::Result<()> {
-        self.require_space(id, bytes)?;
+        if FILE_BYTES_MAX < bytes {
+            return Err(system(EFBIG));
+        }
         let path = self.path_of(id).to_owned();
         self.change_file(id, Change::SetLen { path, bytes });
         Ok(())
     }
 
     pub(super) fn allocate(&mut self, id: FileId, bytes: u64) -> io::Result<()> {
-        self.require_space(id, bytes)?;
+        if FILE_BYTES_MAX < bytes {
+            return Err(system(EFBIG));
+        }
+        if self.free_bytes() < self.files[&id].current.missing_bytes(0, bytes) {
+            return Err(system(ENOSPC));
+        }
         let path = self.path_of(id).to_owned();
         self.change_file(id, Change::Allocate { path, bytes });
         Ok(())
@@ -304,7 +310,7 @@ impl Disk {
     pub(super) fn used_bytes(&self) -> u64 {
         let live = |id| self.names.values().any(|node| *node == Node::File(id));
         let files = self.files.iter().filter(|(id, file)| file.handles != 0 || live(**id));
-        files.map(|(_, file)| file.current.len()).sum()
+        files.map(|(_, file)| file.current.used_bytes()).sum()
     }
 
     /// All files by name, as the running system sees them.
@@ -421,18 +427,6 @@ impl Disk {
             Some(Node::Dir) => Err(system(EISDIR)),
             None => Err(system(ENOENT)),
         }
-    }
-
-    fn require_space(&self, id: FileId, len: u64) -> io::Result<()> {
-        if FILE_BYTES_MAX < len {
-            return Err(system(EFBIG));
-        }
-        if self.len_max(id) < len { Err(system(ENOSPC)) } else { Ok(()) }
-    }
-
-    /// How long the file may become: its own length and what is free.
-    fn len_max(&self, id: FileId) -> u64 {
-        self.len(id).saturating_add(self.free_bytes())
     }
 
     fn change_file(&mut self, id: FileId, change: Change) {
