@@ -54,6 +54,10 @@ const DELETES_MIN: usize = 16;
 /// Rows above this size may take a leaf of more than one page.
 const SMALL_ROW_BYTES: usize = 1 << 10;
 
+/// What commits that are not durable may owe the disk before one of them should be: until then nothing that they gave up can be
+/// used again, and each adds what it may need to what the next one asks for.
+const UNDURABLE_BYTES_MAX: u64 = 16 << 20;
+
 /// Memory above its limit that commands may take which free space, as a multiple of the limit.
 pub(crate) const FREEING_FACTOR: u64 = 2;
 
@@ -195,6 +199,11 @@ impl Room {
             Some(space) => Ok(space),
             None => Ok(*space.insert(tree.space()?)),
         }
+    }
+
+    /// Whether the next commit had better be durable, so that what the ones before may need counts no more.
+    pub(crate) fn owes_much(&self) -> bool {
+        UNDURABLE_BYTES_MAX < self.undurable().of_disk()
     }
 
     /// Admits the commit of `batch` to `tree`. `deletes`: how many may be dropped with the history beside it; `None` when none

@@ -204,7 +204,8 @@ impl UnifiedStorage {
         if !compact::is_due(&self.progress(), self.rebuilds.kept()) {
             return Ok(false);
         }
-        let progress = self.fold(&self.writer(), Durability::Visible, compact::CHECKPOINT_ROWS)?.progress;
+        let durability = if self.room.owes_much() { Durability::Durable } else { Durability::Visible };
+        let progress = self.fold(&self.writer(), durability, compact::CHECKPOINT_ROWS)?.progress;
         Ok(compact::is_due(&progress, self.rebuilds.kept()))
     }
 

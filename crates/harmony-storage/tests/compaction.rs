@@ -276,3 +276,24 @@ fn nothing_that_can_be_read_depends_on_how_far_compaction_has_come() {
         assert!(said(&store) == before, "compacted at {edge}");
     }
 }
+
+/// Or what each step may need would add up until no disk has room for it.
+#[test]
+fn a_long_run_of_steps_is_made_durable_on_the_way() {
+    let config = StorageConfig { checkpoint_bytes: 4 << 20, ..common::config() };
+    let mut store = Store::with(MemoryFileSystem::new(), config).unwrap();
+    for round in 0..90 {
+        store.run_all(
+            (0..1_000).map(|number| put(&format!("k{number}"), &format!("{round}"))).collect::<Vec<_>>(),
+        );
+    }
+    let revision = store.storage().revision().as_i64();
+    store.run(compact(revision));
+    store.storage().checkpoint().unwrap();
+    let before = store.fs.calls(CallKind::Sync);
+    let mut steps = 0;
+    while store.storage().drop_compacted().unwrap() {
+        steps += 1;
+    }
+    assert!(2 < steps && before < store.fs.calls(CallKind::Sync), "{steps} steps without a durable one");
+}
