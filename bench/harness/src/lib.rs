@@ -5,19 +5,9 @@
 
 pub mod machine;
 pub mod random;
+pub mod record;
 pub mod scratch;
 pub mod stats;
 
 /// What went wrong, in words.
 pub type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
-
-/// What was built.
-pub fn commit() -> String {
-    std::env::var("BENCH_COMMIT").unwrap_or_else(|_| "unknown".to_owned())
-}
-
-/// How a person repeats it.
-pub fn command() -> String {
-    let given = std::env::var("BENCH_COMMAND").ok();
-    given.unwrap_or_else(|| std::env::args().collect::<Vec<_>>().join(" "))
-}

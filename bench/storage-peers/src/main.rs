@@ -19,14 +19,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use bench_harness::Result;
 use bench_harness::machine::{Machine, Quiet};
+use bench_harness::record::{Record, command, commit};
 use bench_harness::scratch::Scratch;
-use bench_harness::{Result, command, commit};
 use clap::Parser;
 use harmony_storage::StorageConfig;
 use report::{Figures, Results};
 use row::Row;
-use serde_json::json;
 
 /// The server's allocator.
 #[global_allocator]
@@ -187,22 +187,7 @@ fn conclude(
         println!("- {}: {}", row.key(), row.describe());
     }
     println!("\n{}\n\n{}\n", results.table(), results.verdicts());
-    let (noise, trusted) = quiet.verdict();
-    println!("{noise}");
-    if !trusted || arguments.quick {
-        println!("NOT A QUIET RUN OR TOO SHORT A ONE: not for the record");
-    }
-    if let Some(path) = &arguments.json {
-        let document = json!({
-            "command": command(),
-            "commit": commit(),
-            "machine": machine.json(),
-            "rounds": arguments.rounds,
-            "quick": arguments.quick,
-            "noise": noise,
-            "results": results.json(),
-        });
-        std::fs::write(path, format!("{document:#}\n"))?;
-    }
-    Ok(())
+    let record =
+        Record { machine, rounds: arguments.rounds, quick: arguments.quick, results: results.json() };
+    record.conclude(quiet, arguments.json.as_deref())
 }

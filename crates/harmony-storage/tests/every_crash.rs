@@ -1,4 +1,4 @@
-//! The power goes at every call that changes the disk, all through a life of applies, checkpoints, compaction, snapshots out
+//! The power goes at every call that changes the disk, all through a life of applies, checkpoints, compaction, rebuilds, snapshots out
 //! and in, releases and restarts: what opens again is the state behind some entry, none that was said to be durable is
 //! missing, and it is what a replay of the log into an empty tree gives.
 #![allow(clippy::unwrap_used)] // helpers of tests, which the lint does not see as tests

@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::life::commands;
 use common::{Store, TREE_DIR};
-use harmony_storage::{StorageError, check};
+use harmony_storage::{EventsRequest, StorageError, check};
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::fake::seed::Seed;
 use harmony_types::txn::{Put, Range};
@@ -41,7 +41,7 @@ fn all() -> Range {
 }
 
 /// Everything that can be asked for.
-const ASKS: [(&str, Ask); 9] = [
+const ASKS: [(&str, Ask); 10] = [
     ("get", |store| {
         let keys = ["a", "ab", "abc", "b", "ba", "c", "d", "\u{7f}", "k00", "k17", "k39"];
         let found: Result<Vec<_>, _> = keys.iter().map(|key| store.storage().get(key.as_bytes())).collect();
@@ -56,6 +56,21 @@ const ASKS: [(&str, Ask); 9] = [
         let newest = store.storage().revision().as_i64();
         let one = |revision| range(store, &Range { key: "k17".into(), revision, ..Range::default() });
         (1..=newest).rev().map(one).collect()
+    }),
+    ("history", |store| {
+        let first = store.storage().compact_revision().into();
+        let mut request =
+            EventsRequest { first, prev_kv: true, bytes_max: 4_000, ..EventsRequest::default() };
+        let mut told = Vec::new();
+        loop {
+            let found = store.storage().events(&request)?;
+            let is_complete = found.is_complete();
+            told.extend(found.events);
+            if is_complete {
+                return Ok(format!("{told:?}"));
+            }
+            request.first = found.next;
+        }
     }),
     ("snapshot", |store| {
         let mut stream = Vec::new();

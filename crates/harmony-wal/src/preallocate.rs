@@ -29,7 +29,7 @@ pub(crate) fn create(
     opening: &[u8],
     bytes: u64,
 ) -> Result<SegmentFile, WalError> {
-    open_with(fs, dir, head, opening, blank(fs, dir, head, bytes)?)
+    finish(fs, dir, head, opening, blank(fs, dir, head, bytes)?)
 }
 
 /// A new file for the segment of `head`, its space reserved.
@@ -54,11 +54,11 @@ pub(crate) fn create_filled(
         let piece = usize::try_from(bytes - at).map_or(ZEROS.len(), |left| left.min(ZEROS.len()));
         blank.file.write_at(&ZEROS[..piece], at).map_err(WalError::io("fill", path))?;
     }
-    open_with(fs, dir, head, opening, blank)
+    finish(fs, dir, head, opening, blank)
 }
 
 /// As [`create`], in a file that reads as zeros, durably, and is large enough.
-pub(crate) fn open_with(
+pub(crate) fn finish(
     fs: &dyn FileSystem,
     dir: &Path,
     head: &Head,

@@ -183,7 +183,7 @@ impl Writer {
         self.sync()?;
         let (fs, dir, head) = (&*self.fs, &*self.dir, &fresh.head);
         let (next, settled) = match self.spares.take(fresh.file_bytes) {
-            Some(spare) => (preallocate::open_with(fs, dir, head, opening, spare.segment)?, spare.filled),
+            Some(spare) => (preallocate::finish(fs, dir, head, opening, spare.segment)?, spare.filled),
             None => (preallocate::create(fs, dir, head, opening, fresh.file_bytes)?, 0),
         };
         let seal_at = u64::from(fresh.seal_at.byte());

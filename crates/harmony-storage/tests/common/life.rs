@@ -4,7 +4,7 @@
 use std::io::Read as _;
 use std::sync::OnceLock;
 
-use harmony_storage::{AppliedHash, HashKv, StorageConfig, StorageError};
+use harmony_storage::{AppliedHash, HashKv, RebuildStep, StorageConfig, StorageError};
 use harmony_types::command::Compact;
 use harmony_types::fake::fs::MemoryFileSystem;
 use harmony_types::fake::seed::{Seed, SeededRng};
@@ -34,6 +34,8 @@ pub enum Step {
     Install(usize),
     /// Hands a snapshot out.
     Send,
+    /// Writes the tree into a new file, and exchanges the two.
+    Rebuild,
 }
 
 /// Commands, and how they get into a store.
@@ -108,29 +110,32 @@ pub fn commands(rng: &mut SeededRng, count: usize) -> Vec<Command> {
 }
 
 impl Life {
-    /// Steps of chance, one of them a snapshot that comes in, ending with all commands applied and a checkpoint.
+    /// Steps of chance, one of them a snapshot that comes in and one at least a rebuild, ending with all commands applied and a checkpoint.
     pub fn new(seed: Seed, entries: usize) -> Self {
         let mut rng = seed.rng();
         let commands = commands(&mut rng, entries);
         let mut steps = vec![Step::Apply(5), Step::Checkpoint];
         let mut left = commands.len() - 5;
         let install_at = rng.index(5..left / 2);
-        let mut is_installed = false;
+        let (mut is_installed, mut is_rebuilt) = (false, false);
         while left != 0 {
             let ahead = left.min(1 + rng.index(0..4));
-            let step = match rng.below(14) {
+            let step = match rng.below(15) {
                 _ if !is_installed && left <= install_at => Step::Install(ahead),
+                _ if is_installed && !is_rebuilt => Step::Rebuild,
                 0 => Step::Checkpoint,
                 1 => Step::DropCompacted,
                 2 => Step::Release,
                 3 => Step::Reopen { clean: rng.chance(1, 2) },
                 4 => Step::Send,
+                5 => Step::Rebuild,
                 _ => Step::Apply(ahead),
             };
             if let Step::Apply(count) | Step::Install(count) = step {
                 left -= count;
             }
             is_installed |= matches!(step, Step::Install(_));
+            is_rebuilt |= step == Step::Rebuild;
             steps.push(step);
         }
         steps.extend([Step::Checkpoint, Step::DropCompacted, Step::Checkpoint, Step::Release]);
@@ -216,6 +221,11 @@ impl Life {
                 store.storage().save_snapshot(self.snapshot(applied))?;
                 store.next = applied.next();
                 *acknowledged = applied;
+                Ok(())
+            }
+            Step::Rebuild => {
+                let mut rebuild = store.storage().start_rebuild()?;
+                while rebuild.step(2_000)? == RebuildStep::More {}
                 Ok(())
             }
             Step::Send => {
