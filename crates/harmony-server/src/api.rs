@@ -3,6 +3,8 @@
 //! Handlers take decoded requests and return answers or an [`ApiError`]; nothing here knows tonic, so that gRPC, JSON and
 //! a leaner path for the hot calls can share them. `net` carries requests here.
 
+pub(crate) mod alarms;
+pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod convert;
 pub(crate) mod header;
@@ -19,12 +21,14 @@ use std::time::Duration;
 use harmony_node::Node;
 use harmony_storage::UnifiedStorage;
 use harmony_types::command::PublishMember;
+use harmony_types::quota::Quota;
 use harmony_types::{ClusterId, Command, CommandKind, NodeId, Outcome, OutcomeKind, Refusal};
 
 use crate::net::Task;
 use crate::net::replies::Replies;
 use reads::Reads;
 use status::ApiError;
+use tokio::sync::{Notify, Semaphore};
 
 /// What one request may take.
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +37,8 @@ pub(crate) struct Limits {
     pub(crate) request_bytes_max: usize,
     /// Compares or operations in one transaction.
     pub(crate) txn_ops_max: usize,
-    /// Bytes at which writes are refused; `None`: never.
-    pub(crate) quota_bytes: Option<u64>,
+    /// At which writes are refused; `None`: never.
+    pub(crate) quota: Option<Quota>,
     /// How long a request waits for the cluster.
     pub(crate) timeout: Duration,
 }
@@ -48,6 +52,10 @@ pub(crate) struct Api {
     pub(crate) limits: Limits,
     outcomes: Arc<Replies<Outcome>>,
     reads: Arc<Reads>,
+    /// Told when a write is refused for the quota.
+    refused_for_quota: Notify,
+    /// Places for backups.
+    backups: Arc<Semaphore>,
 }
 
 impl Api {
@@ -59,12 +67,26 @@ impl Api {
         limits: Limits,
     ) -> Self {
         let reads = Reads::new(node.clone(), limits.timeout);
-        Self { node, storage, cluster, member, limits, outcomes: Replies::new(), reads }
+        Self {
+            node,
+            storage,
+            cluster,
+            member,
+            limits,
+            outcomes: Replies::new(),
+            reads,
+            refused_for_quota: Notify::new(),
+            backups: Arc::new(Semaphore::new(backup::BACKUPS_MAX)),
+        }
     }
 
     /// What must run on the network thread for as long as requests are served.
-    pub(crate) fn tasks(&self) -> Vec<Task> {
-        vec![Box::pin(Arc::clone(&self.outcomes).deliver()), Box::pin(Arc::clone(&self.reads).run())]
+    pub(crate) fn tasks(self: &Arc<Self>) -> Vec<Task> {
+        vec![
+            Box::pin(Arc::clone(&self.outcomes).deliver()),
+            Box::pin(Arc::clone(&self.reads).run()),
+            Box::pin(Arc::clone(self).watch_quota()),
+        ]
     }
 
     /// Waits until local state holds everything that was acknowledged before the call.
@@ -74,6 +96,7 @@ impl Api {
 
     /// Proposes a command and waits until it is applied here.
     async fn propose(&self, kind: CommandKind) -> Result<Outcome, ApiError> {
+        self.check_quota(&kind)?;
         let data = Command::from(kind).encode_to_bytes();
         if self.limits.request_bytes_max < data.len() {
             return Err(ApiError::TOO_LARGE);
@@ -116,5 +139,14 @@ impl Api {
         let storage = Arc::clone(&self.storage);
         // Fails only when the runtime stops, or when the work panicked.
         tokio::task::spawn_blocking(move || work(&storage)).await.map_err(|_| ApiError::STOPPED)
+    }
+}
+
+/// The node matches answers on index and term, so this is a bug of ours; one request fails rather than the server.
+fn mismatch(outcome: &Outcome) -> ApiError {
+    tracing::error!(?outcome, "the outcome of another kind of command");
+    ApiError {
+        code: status::Code::Unknown,
+        message: "etcdserver: the outcome does not fit the request".into(),
     }
 }

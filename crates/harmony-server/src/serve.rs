@@ -17,6 +17,7 @@ use harmony_node::{
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
+use harmony_types::quota::Quota;
 use harmony_types::{
     Clock, ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits,
 };
@@ -173,7 +174,7 @@ impl Server {
         let limits = Limits {
             request_bytes_max: config.request_bytes_max,
             txn_ops_max: config.txn_ops_max,
-            quota_bytes: config.quota_bytes,
+            quota: config.quota_bytes.map(|bytes| Quota { bytes }),
             timeout: REQUEST_TIMEOUT + 2 * Duration::from_millis(config.election_timeout_ms),
         };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits));

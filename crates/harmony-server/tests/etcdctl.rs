@@ -90,6 +90,8 @@ fn check(nodes: usize) {
     compaction(&mut etcdctl);
     endpoint_commands(&mut etcdctl);
     members(&mut etcdctl);
+    maintenance(&mut etcdctl);
+    leadership(&etcdctl);
 }
 
 /// Revisions 2 to 7.
@@ -228,6 +230,53 @@ fn members(etcdctl: &mut Etcdctl) {
         assert_eq!((line[1], line[5]), ("started", "false"));
         assert!(line[2].starts_with('n') && line[3].starts_with("http://127.0.0.1:"), "{line:?}");
     }
+}
+
+fn maintenance(etcdctl: &mut Etcdctl) {
+    etcdctl.next("alarm list").prints("");
+    // Nothing to clear.
+    etcdctl.next("alarm disarm").prints("");
+    for endpoint in etcdctl.endpoints.clone() {
+        let said = etcdctl.at(&endpoint, ["defrag"], "");
+        assert!(
+            said.succeeds().contains(&format!("Finished defragmenting etcd member[{endpoint}]")),
+            "{said:?}"
+        );
+    }
+    etcdctl.next("get c").prints("c\n1 2\n");
+
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let file = dir.path().join("backup.db");
+    let path = file.to_str().expect("UTF-8");
+    // One endpoint only, which is told apart by the command itself.
+    let said = etcdctl.next(&format!("snapshot save {path}"));
+    assert!(said.succeeds().contains(&format!("Snapshot saved at {path}")), "{said:?}");
+    assert_eq!(
+        std::fs::metadata(&file).expect("the backup").len() % 512,
+        32,
+        "a whole one ends with its hash"
+    );
+}
+
+fn leadership(etcdctl: &Etcdctl) {
+    let ids = |said: &Said| -> Vec<(String, u64, u64)> {
+        let id = |value: &Value| value.as_u64().unwrap_or_default();
+        let row = |status: &Value| {
+            let endpoint = status["Endpoint"].as_str().unwrap_or_default().to_owned();
+            (endpoint, id(&status["Status"]["header"]["member_id"]), id(&status["Status"]["leader"]))
+        };
+        json(said).iter().map(row).collect()
+    };
+    let rows = ids(&etcdctl.all("endpoint status --write-out=json"));
+    let (leader, own, _) = rows.iter().find(|(_, own, leader)| own == leader).expect("a leader");
+    let at = |endpoint: &str, id: u64| etcdctl.at(endpoint, ["move-leader", &format!("{id:x}")], "");
+    refusal(&at(leader, own ^ 1), "etcdserver: bad leader transferee");
+    let Some((follower, other, _)) = rows.iter().find(|(_, own, leader)| own != leader) else { return };
+    let said = at(follower, *other);
+    assert!(said.code != Some(0) && said.err.contains("no leader endpoint given"), "{said:?}");
+    at(leader, *other).prints(&format!("Leadership transferred from {own:x} to {other:x}\n"));
+    let after = ids(&etcdctl.all("endpoint status --write-out=json"));
+    assert!(after.iter().any(|(endpoint, _, leader)| endpoint == follower && leader == other), "{after:?}");
 }
 
 #[test]

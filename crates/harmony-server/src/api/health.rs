@@ -1,9 +1,10 @@
 //! Whether this member serves: what `/health`, `/livez`, `/readyz` and gRPC's health service ask.
 
+use harmony_types::AlarmType;
 use harmony_types::txn::Range;
 
-use super::Api;
 use super::status::ApiError;
+use super::{Api, alarms};
 
 /// A check by name, as `/readyz` lists it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,9 @@ impl Api {
         match check {
             // Damage found by the node stops it, so that none is left to ask then.
             Check::DataCorruption => match self.node.failure() {
+                None if self.storage.alarms().any(AlarmType::Corrupt) => {
+                    Err("alarm activated: CORRUPT".to_owned())
+                }
                 None => Ok(()),
                 Some(failure) => Err(failure),
             },
@@ -58,6 +62,16 @@ impl Api {
             }
             Check::NonLearner => Ok(()),
         }
+    }
+
+    /// The types of alarms that any member has raised, by name.
+    pub(crate) fn raised_alarms(&self) -> Vec<&'static str> {
+        let alarms = self.storage.alarms();
+        [AlarmType::NoSpace, AlarmType::Corrupt]
+            .into_iter()
+            .filter(|alarm| alarms.any(*alarm))
+            .map(alarms::name)
+            .collect()
     }
 
     /// Whether a leader is known.

@@ -5,8 +5,8 @@ use harmony_types::command::Compact;
 use harmony_types::txn::Range;
 use harmony_types::{CommandKind, Outcome, OutcomeKind, StorageError};
 
-use super::status::{ApiError, Code};
-use super::{Api, convert, validate};
+use super::status::ApiError;
+use super::{Api, convert, mismatch, validate};
 use crate::proto::etcdserverpb as pb;
 use pb::request_op::Request;
 
@@ -29,7 +29,6 @@ impl Api {
     pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, ApiError> {
         let put = convert::put(request);
         put.validate()?;
-        self.check_quota(validate::put_bytes(&put.key, &put.value))?;
         match self.propose(CommandKind::Put(put)).await? {
             Outcome { revision, kind: Some(OutcomeKind::Put(outcome)) } => {
                 Ok(convert::put_response(self.header(revision), outcome))
@@ -62,7 +61,6 @@ impl Api {
             }
             self.blocking(move |storage| storage.read_txn(&txn)).await??
         } else {
-            self.check_quota(validate::txn_bytes(&txn))?;
             self.propose(CommandKind::Txn(txn)).await?
         };
         match outcome {
@@ -86,10 +84,6 @@ impl Api {
         }
         Ok(pb::CompactionResponse { header: Some(self.header(outcome.revision)) })
     }
-
-    fn check_quota(&self, more_bytes: u64) -> Result<(), ApiError> {
-        validate::quota(&self.limits, || self.storage.live_bytes(), more_bytes)
-    }
 }
 
 /// In bounded steps, between which commands are applied.
@@ -112,12 +106,6 @@ fn is_serializable(request: &pb::TxnRequest) -> bool {
 
 fn refused(refusal: i32) -> ApiError {
     harmony_types::Refusal::try_from(refusal).unwrap_or(harmony_types::Refusal::Unspecified).into()
-}
-
-/// The node matches answers on index and term, so this is a bug of ours; one request fails rather than the server.
-fn mismatch(outcome: &Outcome) -> ApiError {
-    tracing::error!(?outcome, "the outcome of another kind of command");
-    ApiError { code: Code::Unknown, message: "etcdserver: the outcome does not fit the request".into() }
 }
 
 #[cfg(test)]

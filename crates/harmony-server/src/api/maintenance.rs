@@ -1,21 +1,27 @@
-//! The Maintenance service (ETCD API, section 11), as far as it only looks.
+//! The Maintenance service (ETCD API, section 11); alarms and backups have files of their own.
 
-use super::Api;
-use super::status::{ApiError, Code};
+use std::time::Duration;
+
+use super::status::ApiError;
+use super::{Api, alarms};
 use crate::proto::etcdserverpb as pb;
 use crate::version;
 use harmony_storage::UnifiedStorage;
 use harmony_types::{NodeId, Storage};
+use tokio::time::{sleep, timeout};
+
+/// Rest between two looks at who leads.
+const TRANSFER_PAUSE: Duration = Duration::from_millis(5);
 
 impl Api {
     /// This member's own view; waits for nobody.
     pub(crate) async fn status(&self) -> Result<pb::StatusResponse, ApiError> {
         let disk_bytes = self.blocking(UnifiedStorage::disk_bytes).await??;
         let status = self.node.status();
-        let errors = match status.leader {
-            Some(_) => Vec::new(),
-            None => vec![ApiError::NO_LEADER.message.into_owned()],
-        };
+        let mut errors: Vec<String> = self.storage.alarms().iter().map(alarms::text).collect();
+        if status.leader.is_none() {
+            errors.push(ApiError::NO_LEADER.message.into_owned());
+        }
         Ok(pb::StatusResponse {
             header: Some(self.header_now()),
             version: version::API.to_owned(),
@@ -28,26 +34,63 @@ impl Api {
             db_size_in_use: to_i64(self.storage.live_bytes()),
             is_learner: status.is_learner,
             storage_version: version::STORAGE.to_owned(),
-            db_size_quota: self.limits.quota_bytes.map_or(0, to_i64),
+            db_size_quota: self.limits.quota.map_or(0, |quota| to_i64(quota.bytes)),
             downgrade_info: Some(pb::DowngradeInfo::default()),
         })
-    }
-
-    /// Alarms that are raised. None can be yet: a full quota and damage refuse by themselves.
-    pub(crate) fn alarm(&self, request: &pb::AlarmRequest) -> Result<pb::AlarmResponse, ApiError> {
-        if request.action != i32::from(pb::alarm_request::AlarmAction::Get) {
-            return Err(ApiError {
-                code: Code::Unimplemented,
-                message: "etcdserver: alarms cannot be set yet".into(),
-            });
-        }
-        Ok(pb::AlarmResponse { header: Some(self.header_now()), alarms: Vec::new() })
     }
 
     /// Over everything stored on this member.
     pub(crate) async fn hash(&self) -> Result<pb::HashResponse, ApiError> {
         let hash = self.blocking(|storage| storage.hash()).await??;
         Ok(pb::HashResponse { header: Some(self.header_now()), hash })
+    }
+
+    /// Writes this member's tree into a new file without gaps while everything else goes on; returns when it is in place.
+    pub(crate) async fn defragment(&self) -> Result<pb::DefragmentResponse, ApiError> {
+        if let Some(rebuilt) = self.blocking(UnifiedStorage::rebuild).await?? {
+            tracing::info!(before = rebuilt.bytes_before, after = rebuilt.bytes_after, "tree rebuilt");
+        }
+        Ok(pb::DefragmentResponse { header: Some(self.header_now()) })
+    }
+
+    /// Hands leadership to a voter; returns when it leads.
+    pub(crate) async fn move_leader(
+        &self,
+        request: pb::MoveLeaderRequest,
+    ) -> Result<pb::MoveLeaderResponse, ApiError> {
+        if !self.node.is_leader() {
+            return Err(ApiError::NOT_LEADER);
+        }
+        let target = NodeId::new(request.target_id)
+            .filter(|target| self.storage.membership().voters.contains(target))
+            .ok_or(ApiError::BAD_TRANSFEREE)?;
+        self.node.transfer_leader(target);
+        let limit = 2 * Duration::from_millis(self.node.config().election_timeout_ms);
+        let moved = async {
+            while self.node.leader() != Some(target) {
+                sleep(TRANSFER_PAUSE).await;
+            }
+        };
+        timeout(limit, moved).await.map_err(|_| ApiError::TRANSFER_TIMEOUT)?;
+        Ok(pb::MoveLeaderResponse { header: Some(self.header_now()) })
+    }
+
+    /// What is stored has one form, which no earlier release of etcd reads: there is no version to go down to. Requests are
+    /// checked as etcd checks them, and those that it would take are refused in its words.
+    pub(crate) fn downgrade(
+        &self,
+        request: &pb::DowngradeRequest,
+    ) -> Result<pb::DowngradeResponse, ApiError> {
+        use pb::downgrade_request::DowngradeAction;
+        match DowngradeAction::try_from(request.action) {
+            Ok(DowngradeAction::Validate | DowngradeAction::Enable) => {
+                let target = version::parse(&request.version).ok_or(ApiError::DOWNGRADE_VERSION_FORMAT)?;
+                let is_one_below = version::one_below(target);
+                Err(if is_one_below { ApiError::NOT_CAPABLE } else { ApiError::DOWNGRADE_VERSION })
+            }
+            Ok(DowngradeAction::Cancel) => Err(ApiError::NO_DOWNGRADE),
+            Err(_) => Err(ApiError::UNKNOWN_METHOD),
+        }
     }
 
     /// Over the keys and their history at a revision: the same on every member with the same compact revision.

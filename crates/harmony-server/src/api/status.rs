@@ -70,6 +70,29 @@ impl ApiError {
     pub const CORRUPT: Self = Self::new(Code::DataLoss, "etcdserver: corrupt cluster");
     /// The server stops.
     pub const STOPPED: Self = Self::new(Code::Unavailable, "etcdserver: server stopped");
+    /// More of it at once than one server takes.
+    pub const TOO_MANY_REQUESTS: Self = Self::new(Code::ResourceExhausted, "etcdserver: too many requests");
+    /// Only the leader does that.
+    pub const NOT_LEADER: Self = Self::failed_precondition("etcdserver: not leader");
+    /// Who is to lead does not exist, or does not vote.
+    pub const BAD_TRANSFEREE: Self = Self::failed_precondition("etcdserver: bad leader transferee");
+    /// Who is to lead did not.
+    pub const TRANSFER_TIMEOUT: Self =
+        Self::new(Code::Unknown, "etcdserver: request timed out, leader transfer took too long");
+    /// No alarm, or no action, that this release knows.
+    pub const UNKNOWN_ALARM: Self = Self::invalid_argument("etcdserver: unknown alarm action or type");
+    /// Not a version number.
+    pub const DOWNGRADE_VERSION_FORMAT: Self =
+        Self::invalid_argument("etcdserver: wrong downgrade target version format");
+    /// Not the minor version before this one.
+    pub const DOWNGRADE_VERSION: Self =
+        Self::invalid_argument("etcdserver: invalid downgrade target version");
+    /// This server cannot do that.
+    pub const NOT_CAPABLE: Self = Self::failed_precondition("etcdserver: not capable");
+    /// There is none to cancel.
+    pub const NO_DOWNGRADE: Self = Self::failed_precondition("etcdserver: no inflight downgrade job");
+    /// An action that this release does not know.
+    pub const UNKNOWN_METHOD: Self = Self::invalid_argument("etcdserver: unknown method");
     /// Nobody leads.
     pub const NO_LEADER: Self = Self::new(Code::Unavailable, "etcdserver: no leader");
 }
@@ -127,12 +150,10 @@ impl From<NodeError> for ApiError {
                 Self::new(Code::Unavailable, "etcdserver: leader changed")
             }
             NodeError::Timeout => Self::TIMEOUT,
-            NodeError::Busy => Self::new(Code::ResourceExhausted, "etcdserver: too many requests"),
+            NodeError::Busy => Self::TOO_MANY_REQUESTS,
             NodeError::TooLarge { .. } => Self::TOO_LARGE,
             NodeError::Stopped => Self::STOPPED,
-            NodeError::BadTransferee { .. } => {
-                Self::new(Code::FailedPrecondition, "etcdserver: bad leader transferee")
-            }
+            NodeError::BadTransferee { .. } => Self::BAD_TRANSFEREE,
             NodeError::Storage(error) => error.into(),
             other => Self { code: Code::Unknown, message: format!("etcdserver: {other}").into() },
         }

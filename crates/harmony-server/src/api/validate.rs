@@ -1,13 +1,10 @@
 //! What is checked before a command is proposed and that `harmony-types` cannot check: it needs this server's limits or
 //! etcd's enums.
 
-use harmony_types::txn::{CompareResult, Txn, TxnOp, TxnOpKind};
+use harmony_types::txn::{CompareResult, Txn, TxnOpKind};
 
 use super::Limits;
 use super::status::{ApiError, Code};
-
-/// What a put takes at least, bytes, as etcd counts it.
-const PUT_OVERHEAD_BYTES: u64 = 256;
 
 /// Checks a transaction.
 pub(crate) fn txn(txn: &Txn, limits: &Limits) -> Result<(), ApiError> {
@@ -36,53 +33,16 @@ fn compares(txn: &Txn) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What a put takes, bytes.
-pub(crate) fn put_bytes(key: &[u8], value: &[u8]) -> u64 {
-    PUT_OVERHEAD_BYTES + key.len() as u64 + value.len() as u64
-}
-
-/// What a transaction may take at most, bytes: that of its larger branch; 0 when it puts nothing.
-pub(crate) fn txn_bytes(txn: &Txn) -> u64 {
-    let branch = |ops: &[TxnOp]| {
-        ops.iter()
-            .map(|op| match &op.kind {
-                Some(TxnOpKind::Put(put)) => put_bytes(&put.key, &put.value),
-                Some(TxnOpKind::Txn(inner)) => txn_bytes(inner),
-                _ => 0,
-            })
-            .sum::<u64>()
-    };
-    branch(&txn.success).max(branch(&txn.failure))
-}
-
-/// Refuses what would pass the quota.
-pub(crate) fn quota(
-    limits: &Limits,
-    used_bytes: impl FnOnce() -> u64,
-    more_bytes: u64,
-) -> Result<(), ApiError> {
-    match limits.quota_bytes {
-        Some(quota) if 0 < more_bytes && quota <= used_bytes().saturating_add(more_bytes) => {
-            Err(ApiError::NO_SPACE)
-        }
-        _ => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use harmony_types::txn::{Compare, CompareTarget, DeleteRange, Put};
+    use harmony_types::txn::{Compare, CompareTarget, Put, TxnOp};
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
-        request_bytes_max: 1 << 20,
-        txn_ops_max: 128,
-        quota_bytes: Some(1000),
-        timeout: Duration::from_secs(1),
-    };
+    const LIMITS: Limits =
+        Limits { request_bytes_max: 1 << 20, txn_ops_max: 128, quota: None, timeout: Duration::from_secs(1) };
 
     fn put(bytes: usize) -> TxnOp {
         TxnOp { kind: Some(TxnOpKind::Put(Put { key: vec![b'k'; bytes].into(), ..Put::default() })) }
@@ -90,25 +50,6 @@ mod tests {
 
     fn branches(success: Vec<TxnOp>, failure: Vec<TxnOp>) -> Txn {
         Txn { compare: vec![], success, failure }
-    }
-
-    #[test]
-    fn a_transaction_costs_its_larger_branch() {
-        assert_eq!(txn_bytes(&branches(vec![put(1), put(2)], vec![put(100)])), 2 * 256 + 3);
-        assert_eq!(txn_bytes(&branches(vec![put(1)], vec![put(100)])), 356);
-        let inner = TxnOp { kind: Some(TxnOpKind::Txn(branches(vec![put(5)], vec![]))) };
-        assert_eq!(txn_bytes(&branches(vec![inner, put(1)], vec![])), 2 * 256 + 6);
-        let delete = TxnOpKind::DeleteRange(DeleteRange { key: "k".into(), ..DeleteRange::default() });
-        assert_eq!(txn_bytes(&branches(vec![TxnOp { kind: Some(delete) }], vec![])), 0);
-    }
-
-    #[test]
-    fn the_quota_refuses_what_takes_space_and_nothing_else() {
-        assert_eq!(quota(&LIMITS, || 0, 999), Ok(()));
-        assert_eq!(quota(&LIMITS, || 1, 999), Err(ApiError::NO_SPACE));
-        assert_eq!(quota(&LIMITS, || 5000, 0), Ok(()), "deletes always pass");
-        assert_eq!(quota(&LIMITS, || u64::MAX, 1), Err(ApiError::NO_SPACE));
-        assert_eq!(quota(&Limits { quota_bytes: None, ..LIMITS }, || u64::MAX, 1), Ok(()));
     }
 
     #[test]

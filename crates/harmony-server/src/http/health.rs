@@ -1,6 +1,5 @@
 //! `/health`, `/livez`, `/readyz`.
 
-use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use axum::extract::{Path, Query, State};
@@ -12,7 +11,12 @@ use super::Shared;
 use crate::api::Api;
 use crate::api::health::{Check, LIVE, READY};
 
-type Parameters = Query<BTreeMap<String, String>>;
+/// In the order of the URL; a name may stand there more than once.
+type Parameters = Query<Vec<(String, String)>>;
+
+fn has(parameters: &[(String, String)], name: &str, value: &str) -> bool {
+    parameters.iter().any(|(is, has)| is == name && has == value)
+}
 
 #[derive(Serialize)]
 struct Health {
@@ -20,11 +24,15 @@ struct Health {
     reason: String,
 }
 
-/// etcd's old form: one JSON object, healthy when a linearizable read works; `?serializable=true` asks for a local one.
+/// etcd's old form: one JSON object, healthy without alarms when a linearizable read works; `?serializable=true` asks for a
+/// local one, `?exclude=NOSPACE` leaves an alarm out.
 pub(crate) async fn health(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
     let api = &shared.api;
-    let serializable = parameters.get("serializable").is_some_and(|value| value == "true");
-    let reason = if !serializable && !api.has_leader() {
+    let serializable = has(&parameters, "serializable", "true");
+    let alarms = api.raised_alarms();
+    let reason = if let Some(alarm) = alarms.iter().find(|alarm| !has(&parameters, "exclude", alarm)) {
+        Some(format!("ALARM {alarm}"))
+    } else if !serializable && !api.has_leader() {
         Some("RAFT NO LEADER".to_owned())
     } else {
         let check = if serializable { Check::SerializableRead } else { Check::LinearizableRead };
@@ -65,20 +73,19 @@ pub(crate) async fn readyz_one(
     run_one(&shared.api, &READY, &check, &parameters).await
 }
 
-async fn run_one(api: &Api, checks: &[Check], name: &str, parameters: &BTreeMap<String, String>) -> Response {
+async fn run_one(api: &Api, checks: &[Check], name: &str, parameters: &[(String, String)]) -> Response {
     match checks.iter().find(|check| check.name() == name) {
         Some(check) => run(api, &[*check], parameters).await,
         None => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
     }
 }
 
-async fn run(api: &Api, checks: &[Check], parameters: &BTreeMap<String, String>) -> Response {
-    let excluded = parameters.get("exclude").map(String::as_str);
+async fn run(api: &Api, checks: &[Check], parameters: &[(String, String)]) -> Response {
     let mut results = Vec::new();
-    for check in checks.iter().filter(|check| excluded != Some(check.name())) {
+    for check in checks.iter().filter(|check| !has(parameters, "exclude", check.name())) {
         results.push((*check, api.check(*check).await));
     }
-    let (status, text) = report(&results, parameters.contains_key("verbose"));
+    let (status, text) = report(&results, parameters.iter().any(|(name, _)| name == "verbose"));
     (status, text).into_response()
 }
 

@@ -109,7 +109,7 @@ impl Collector for Server {
             "Proposals without an outcome",
             node.proposals_failed.get(),
         )?;
-        let quota = self.api.limits.quota_bytes.unwrap_or(0);
+        let quota = self.api.limits.quota.map_or(0, |quota| quota.bytes);
         gauge(encoder, "etcd_server_quota_backend_bytes", "Quota, 0 for none", quota)?;
         gauge(
             encoder,

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{self, StreamExt};
 use tonic::codegen::{BoxStream, async_trait};
 use tonic::{Request, Response, Status};
@@ -73,7 +74,36 @@ impl pb::maintenance_server::Maintenance for Grpc {
     }
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        pack(self.0.alarm(request.get_ref()))
+        pack(self.0.alarm(request.into_inner()).await)
+    }
+
+    async fn defragment(
+        &self,
+        _: Request<pb::DefragmentRequest>,
+    ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        pack(self.0.defragment().await)
+    }
+
+    async fn snapshot(
+        &self,
+        _: Request<pb::SnapshotRequest>,
+    ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
+        let blobs = self.0.snapshot().await?;
+        Ok(Response::new(Box::pin(ReceiverStream::new(blobs).map(|blob| blob.map_err(Status::from)))))
+    }
+
+    async fn move_leader(
+        &self,
+        request: Request<pb::MoveLeaderRequest>,
+    ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
+        pack(self.0.move_leader(request.into_inner()).await)
+    }
+
+    async fn downgrade(
+        &self,
+        request: Request<pb::DowngradeRequest>,
+    ) -> Result<Response<pb::DowngradeResponse>, Status> {
+        pack(self.0.downgrade(request.get_ref()))
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {

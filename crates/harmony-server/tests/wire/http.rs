@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use crate::served::Served;
 
 /// The status line and the body.
-async fn request(served: &Served, method: &str, path: &str) -> (String, String) {
+pub(crate) async fn request(served: &Served, method: &str, path: &str) -> (String, String) {
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let head = format!("{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n");
     stream.write_all(head.as_bytes()).await.unwrap();

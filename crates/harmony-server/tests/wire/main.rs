@@ -4,6 +4,7 @@
 
 mod http;
 mod kv;
+mod maintenance;
 mod members;
 mod served;
 mod txn;

@@ -91,8 +91,6 @@ async fn what_is_not_served_is_unimplemented() {
     assert_eq!(lease.unwrap_err().code(), Code::Unimplemented);
     let add = served.cluster.member_add(pb::MemberAddRequest::default()).await;
     assert_eq!(add.unwrap_err().code(), Code::Unimplemented);
-    let alarm = pb::AlarmRequest { action: 1, ..pb::AlarmRequest::default() };
-    assert_eq!(served.maintenance.alarm(alarm).await.unwrap_err().code(), Code::Unimplemented);
     served.stop().await;
 }
 
