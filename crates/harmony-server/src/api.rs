@@ -43,6 +43,13 @@ pub(crate) struct Limits {
     pub(crate) timeout: Duration,
 }
 
+impl Limits {
+    /// Largest message that is taken, bytes: room for what stands around a command.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.request_bytes_max + harmony_types::limits::GRPC_OVERHEAD_BYTES
+    }
+}
+
 /// The etcd API over one node and its storage. Runs on the network thread.
 pub(crate) struct Api {
     pub(crate) node: Node<UnifiedStorage>,

@@ -12,6 +12,7 @@ mod api;
 pub mod cli;
 mod client;
 pub mod config;
+mod gateway;
 mod http;
 mod net;
 pub mod proto;
