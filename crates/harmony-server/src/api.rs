@@ -11,6 +11,7 @@ pub(crate) mod header;
 pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod maintenance;
+pub(crate) mod range_stream;
 pub(crate) mod reads;
 pub(crate) mod status;
 pub(crate) mod validate;

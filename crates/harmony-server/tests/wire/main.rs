@@ -7,5 +7,6 @@ mod http;
 mod kv;
 mod maintenance;
 mod members;
+mod range_stream;
 mod served;
 mod txn;
