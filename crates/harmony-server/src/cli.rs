@@ -9,6 +9,7 @@ mod keys;
 mod members;
 mod put;
 pub(crate) mod serve;
+mod snapshot;
 mod status;
 mod txn;
 mod wal;
@@ -47,6 +48,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the members of the cluster.
     Members(members::MembersArgs),
+    /// Save a backup, look at one, or make a new cluster out of one.
+    Snapshot(snapshot::SnapshotArgs),
     /// Measure an endpoint.
     Bench(bench::BenchArgs),
     /// Look at the write-ahead log of a member that does not run, or repair it.
@@ -74,6 +77,7 @@ impl Cli {
             Command::Txn(args) => txn::run(args, early),
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),
+            Command::Snapshot(args) => snapshot::run(args, early),
             Command::Bench(args) => bench::run(args, early),
             Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),
             Command::Db(args) => no_client(&early, "db").and_then(|()| db::run(args)),

@@ -9,6 +9,7 @@
 //! Beneath: `net` (the network thread, HTTP/2 and gRPC), `http` (health, metrics), `shutdown`, `telemetry`.
 
 mod api;
+mod backup;
 pub mod cli;
 mod client;
 pub mod config;

@@ -3,6 +3,7 @@
 mod data_dir;
 mod listen;
 mod refusal;
+pub(crate) mod restore;
 mod verify;
 
 use std::io;
