@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use harmony_types::{
-    Application, Applied, Entry, FileSystem, HardState, LogBounds, LogIndex, Membership, RecordType,
-    Recovered, Snapshot, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
+    Application, Applied, DiskSpace, Entry, FileSystem, HardState, LogBounds, LogIndex, Membership,
+    RecordType, Recovered, Snapshot, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
 };
 
 use self::state_file::StateFile;
@@ -160,6 +160,10 @@ impl<A: Application, W: Wal + 'static> Storage for ApplicationStorage<A, W> {
 
     fn sync(&self) -> Result<(), StorageError> {
         Ok(self.wal.sync()?)
+    }
+
+    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
+        self.wal.disk_space(upcoming_bytes)
     }
 
     fn bounds(&self) -> LogBounds {

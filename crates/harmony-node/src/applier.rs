@@ -1,7 +1,12 @@
 //! The apply thread: committed entries into the state machine, outcomes to those who wait.
 
+use std::collections::VecDeque;
+use std::time::Duration;
+
 use harmony_types::transport::Forwarded;
-use harmony_types::{ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage};
+use harmony_types::{
+    ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage, StorageError,
+};
 use prost::Message as _;
 
 use crate::bounds;
@@ -13,7 +18,8 @@ use crate::waiter::{ReplyBatch, Waiter};
 
 /// Applies until the node stops, and then what is left.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
-    let mut applier = Applier { shared, batch: Batch::default(), bytes_since_checkpoint: 0 };
+    let mut applier =
+        Applier { shared, jobs: VecDeque::new(), batch: Batch::default(), bytes_since_checkpoint: 0 };
     loop {
         match shared.apply.take(None) {
             Taken::Content(jobs) => applier.work(jobs)?,
@@ -38,13 +44,16 @@ impl<T> Default for Batch<T> {
 
 struct Applier<'a, S: Storage> {
     shared: &'a Shared<S>,
+    /// What comes behind the batch.
+    jobs: VecDeque<ApplyJob<S::Outcome>>,
     batch: Batch<S::Outcome>,
     bytes_since_checkpoint: u64,
 }
 
 impl<S: Storage> Applier<'_, S> {
     fn work(&mut self, jobs: Vec<ApplyJob<S::Outcome>>) -> Result<(), NodeError> {
-        for job in jobs {
+        self.jobs.extend(jobs);
+        while let Some(job) = self.jobs.pop_front() {
             match job {
                 ApplyJob::Entries { entries, replies } => self.collect(entries, replies)?,
                 ApplyJob::Membership { entry, voter_sets, change, waiter } => {
@@ -70,22 +79,32 @@ impl<S: Storage> Applier<'_, S> {
         entries: Vec<Entry>,
         replies: Vec<(usize, ReplyTo<S::Outcome>)>,
     ) -> Result<(), NodeError> {
+        self.add(entries, replies);
+        let full = bounds::APPLY_BATCH_BYTES_MAX <= self.batch.bytes
+            || bounds::APPLY_BATCH_ENTRIES_MAX <= self.batch.entries.len();
+        if full { self.apply() } else { Ok(()) }
+    }
+
+    fn add(&mut self, entries: Vec<Entry>, replies: Vec<(usize, ReplyTo<S::Outcome>)>) {
         let batch = &mut self.batch;
         let offset = batch.entries.len();
         batch.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
         batch.entries.extend(entries);
         batch.replies.extend(replies.into_iter().map(|(slot, reply)| (offset + slot, reply)));
-        let full = bounds::APPLY_BATCH_BYTES_MAX <= batch.bytes
-            || bounds::APPLY_BATCH_ENTRIES_MAX <= batch.entries.len();
-        if full { self.apply() } else { Ok(()) }
     }
 
     /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not.
     fn apply(&mut self) -> Result<(), NodeError> {
+        if self.batch.entries.is_empty() {
+            return Ok(());
+        }
+        let outcomes = match self.shared.storage.apply(&self.batch.entries) {
+            Err(error) if error.is_disk_full() => self.wait_for_room(&error)?,
+            applied => applied?,
+        };
         let batch = std::mem::take(&mut self.batch);
         let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else { return Ok(()) };
         let (first, last) = (first.index, last.index);
-        let outcomes = self.shared.storage.apply(&batch.entries)?;
         assert_eq!(outcomes.len(), batch.entries.len(), "one outcome for each entry");
         self.shared.metrics.entries_applied.add(batch.entries.len() as u64);
         self.shared.metrics.apply_batches.add(1);
@@ -97,6 +116,49 @@ impl<S: Storage> Applier<'_, S> {
             self.shared.checkpoint.put(|()| ());
         }
         Ok(())
+    }
+
+    /// The disk has no room for what the state machine would have to write, and nothing was applied. Tries again until there is
+    /// some, together with what comes meanwhile: a compaction may be what makes room.
+    fn wait_for_room(&mut self, refused: &StorageError) -> Result<Vec<S::Outcome>, NodeError> {
+        let Shared { storage, metrics, .. } = self.shared;
+        tracing::warn!(error = %refused, "the state machine waits for room on the disk; reads go on");
+        metrics.apply_waits.set(1);
+        let applied = loop {
+            self.pause()?;
+            self.join_waiting();
+            match storage.apply(&self.batch.entries) {
+                Err(error) if error.is_disk_full() => {}
+                applied => break applied?,
+            }
+        };
+        metrics.apply_waits.set(0);
+        tracing::info!("the disk has room again: the state machine goes on");
+        Ok(applied)
+    }
+
+    /// Waits before the next try, and takes what comes meanwhile.
+    fn pause(&mut self) -> Result<(), NodeError> {
+        let Shared { apply, clock, .. } = self.shared;
+        let end = clock.now() + Duration::from_millis(bounds::APPLY_RETRY_MS);
+        while let Some(wait) = end.checked_sub(clock.now()).filter(|wait| !wait.is_zero()) {
+            match apply.take(Some(wait)) {
+                Taken::Content(jobs) => self.jobs.extend(jobs),
+                Taken::TimedOut => {}
+                Taken::Closed => return Err(NodeError::Stopped),
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds the entries that wait to the batch, as far as it may grow.
+    fn join_waiting(&mut self) {
+        while self.batch.bytes < bounds::APPLY_WAITING_BYTES_MAX
+            && let Some(ApplyJob::Entries { .. }) = self.jobs.front()
+            && let Some(ApplyJob::Entries { entries, replies }) = self.jobs.pop_front()
+        {
+            self.add(entries, replies);
+        }
     }
 
     fn apply_membership(

@@ -8,6 +8,12 @@ pub(crate) const APPLY_BATCH_BYTES_MAX: u64 = 4 << 20;
 /// Entries applied as one batch: reads wait for it, some ms.
 pub(crate) const APPLY_BATCH_ENTRIES_MAX: usize = 512;
 
+/// Time between two tries to apply what a full disk refused, milliseconds.
+pub(crate) const APPLY_RETRY_MS: u64 = 100;
+
+/// Entry data tried at once then, bytes.
+pub(crate) const APPLY_WAITING_BYTES_MAX: u64 = 4 * APPLY_BATCH_BYTES_MAX;
+
 /// Entry data in one proposal to raft, bytes: raft takes or refuses a proposal whole.
 pub(crate) const PROPOSE_BYTES_MAX: usize = 4 << 20;
 

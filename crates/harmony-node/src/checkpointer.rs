@@ -34,7 +34,11 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let kept = LogIndex(applied.0.saturating_sub(shared.config.log_keep_entries));
     let upto = shared.retention.limit(kept.min(storage.durable_applied()), shared.clock.now());
     if storage.bounds().boundary < upto {
-        storage.release(upto)?;
+        match storage.release(upto) {
+            // The log has no place to note it. Nothing changed, and the next interval tries again.
+            Err(error) if error.is_disk_full() => {}
+            released => released?,
+        }
     }
     Ok(())
 }

@@ -8,13 +8,14 @@ pub mod event;
 pub mod members;
 mod proposals;
 mod reads;
+mod space;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use harmony_types::config::NodeConfig;
 use harmony_types::limits;
-use harmony_types::raft::RaftState;
+use harmony_types::raft::{Progress, RaftState};
 use harmony_types::transport::ForwardError;
 use harmony_types::{
     ConfChange, ConfChangeType, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _,
@@ -25,6 +26,7 @@ use self::event::{Actions, Inbox, ReplyTo, Report};
 pub(crate) use self::proposals::Proposals;
 use self::proposals::{Parked, end};
 use self::reads::Reads;
+use self::space::Space;
 use crate::bounds;
 use crate::metrics::NodeMetrics;
 use crate::raft::{RaftGroup, View};
@@ -39,6 +41,7 @@ pub struct Core<S: Storage> {
     handler: ReadyHandler<S>,
     proposals: Proposals<S::Outcome>,
     reads: Reads,
+    space: Space,
     view: View,
     applied: LogIndex,
     /// Content of the snapshot that raft was told of and has not asked for yet.
@@ -78,6 +81,7 @@ impl<S: Storage> Core<S> {
         Ok(Self {
             reads,
             handler,
+            space: Space::default(),
             view,
             campaign: view.single_voter,
             applied: storage.applied().index,
@@ -119,6 +123,9 @@ impl<S: Storage> Core<S> {
     pub fn turn(&mut self, inbox: Inbox<S::Outcome>) -> Result<Actions<S::Outcome>, NodeError> {
         let mut actions = Actions::default();
         let mut inbox = inbox;
+        if self.handler.is_refused() && !self.save_again(&mut inbox, &mut actions)? {
+            return Ok(actions);
+        }
         if self.handler.is_installing() {
             let Some(index) = inbox.installed.take() else {
                 // Raft hears nothing now, but clients wait in line as always: bounded, and refused past the bound.
@@ -135,6 +142,10 @@ impl<S: Storage> Core<S> {
             self.metrics.snapshots_installed.add(1);
             let mut backlog = std::mem::take(&mut self.backlog);
             backlog.absorb(inbox);
+            if self.handler.is_refused() {
+                self.backlog = backlog;
+                return Ok(actions);
+            }
             inbox = backlog;
         }
         self.take_in(inbox, &mut actions)?;
@@ -144,6 +155,33 @@ impl<S: Storage> Core<S> {
         self.metrics.reads.add(released);
         self.publish();
         Ok(actions)
+    }
+
+    /// Tries again to save what the full disk refused, once a beat; false when it is refused still. Raft hears nothing before: of
+    /// what peers say, the parts that may be lost are.
+    fn save_again(
+        &mut self,
+        inbox: &mut Inbox<S::Outcome>,
+        actions: &mut Actions<S::Outcome>,
+    ) -> Result<bool, NodeError> {
+        if inbox.tick {
+            self.space.look(&*self.storage);
+            self.handler.save_again(&self.raft, &mut self.proposals, actions)?;
+        }
+        if !self.handler.is_refused() {
+            let mut backlog = std::mem::take(&mut self.backlog);
+            backlog.absorb(std::mem::take(inbox));
+            *inbox = backlog;
+            return Ok(true);
+        }
+        self.line_up(inbox, actions);
+        if std::mem::take(&mut inbox.tick) {
+            self.beat(actions);
+        }
+        inbox.peers.retain(|(_, message)| !matches!(message, PeerMessage::Raft(_)));
+        self.backlog.absorb(std::mem::take(inbox));
+        self.publish();
+        Ok(false)
     }
 
     /// Steps everything in, in the order that lets raft make the most of it.
@@ -223,6 +261,7 @@ impl<S: Storage> Core<S> {
             self.reads.add(waiter, deadline, actions);
         }
         let proposals = std::mem::take(&mut inbox.proposals);
+        self.space.expect(&*self.storage, proposals.len(), inbox.proposals_bytes as u64);
         inbox.proposals_bytes = 0;
         self.metrics.proposals.add(proposals.len() as u64);
         for (data, waiter) in proposals {
@@ -251,7 +290,7 @@ impl<S: Storage> Core<S> {
             }
             let (incoming, proposals) = (&mut self.incoming, &mut self.proposals);
             self.handler.process_ready(&self.raft, ready, incoming, proposals, actions)?;
-            if self.handler.is_installing() {
+            if self.handler.is_installing() || self.handler.is_refused() {
                 return Ok(());
             }
         }
@@ -282,6 +321,10 @@ impl<S: Storage> Core<S> {
             }
             return Ok(());
         }
+        let waiting = self.handler.handed_out().0.saturating_sub(self.applied.0);
+        if self.space.drops(&*self.storage, &message, waiting) {
+            return Ok(());
+        }
         let (from, kind) = (message.from, message.message_type);
         match self.raft.step(message) {
             Ok(()) => Ok(()),
@@ -295,10 +338,31 @@ impl<S: Storage> Core<S> {
     }
 
     fn tick(&mut self, actions: &mut Actions<S::Outcome>) {
+        self.space.look(&*self.storage);
         if !self.must_drain() {
             self.raft.tick();
         }
         self.beat(actions);
+        self.hand_over();
+    }
+
+    /// A leader whose disk is nearly full leaves the lead to a member with more room, if there is one.
+    fn hand_over(&mut self) {
+        let status = || self.raft.status().progress;
+        let candidates = || {
+            let membership = self.storage.membership();
+            let hears = |one: &Progress| {
+                one.id != self.config.id && one.recent_active && membership.voters.contains(&one.id)
+            };
+            status().into_iter().filter(hears).collect()
+        };
+        let election_ticks = self.config.election_ticks();
+        let to = self.space.successor(self.ticks, election_ticks, self.view.state, candidates);
+        let Some(to) = to else { return };
+        tracing::info!(%to, "the disk is nearly full: leadership is handed over");
+        if let Err(error) = self.raft.transfer_leader(to) {
+            tracing::warn!(%to, %error, "leadership stays");
+        }
     }
 
     /// Ends what waited too long.
@@ -340,6 +404,8 @@ impl<S: Storage> Core<S> {
             end(actions, parked.reply, error);
         } else if !self.proposals.has_room_for(bytes) || self.lags() {
             end(actions, parked.reply, NodeError::Busy);
+        } else if self.handler.is_refused() {
+            self.refuse_for_space(parked, actions);
         } else {
             self.proposals.park(parked);
         }
@@ -359,6 +425,11 @@ impl<S: Storage> Core<S> {
         } else {
             end(actions, reply, NodeError::NotLeader { leader: None });
         }
+    }
+
+    fn refuse_for_space(&self, parked: Parked<S::Outcome>, actions: &mut Actions<S::Outcome>) {
+        self.metrics.proposals_no_space.add(1);
+        end(actions, parked.reply, NodeError::NoSpace);
     }
 
     /// The state machine is too far behind what is committed to take more.
@@ -393,6 +464,14 @@ impl<S: Storage> Core<S> {
     }
 
     fn propose(&mut self, parked: Vec<Parked<S::Outcome>>, actions: &mut Actions<S::Outcome>) {
+        let mut admitted = parked;
+        for refused in admitted.extract_if(.., |parked| !self.space.admits(&*self.storage, &parked.data)) {
+            self.refuse_for_space(refused, actions);
+        }
+        let parked = admitted;
+        if parked.is_empty() {
+            return;
+        }
         let data = parked.iter().map(|parked| parked.data.clone()).collect();
         match self.raft.propose(data) {
             Ok((LogIndex(first), term)) => {
@@ -452,6 +531,7 @@ impl<S: Storage> Core<S> {
         metrics.leader.set(NodeId::or_zero(self.view.leader));
         metrics.committed_index.set(self.view.commit.0);
         metrics.last_index.set(self.view.last.0);
+        metrics.disk_space.set(self.space.seen() as u64);
         metrics.proposals_pending.set(self.proposals.pending_count() as u64);
     }
 }

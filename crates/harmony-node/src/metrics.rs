@@ -65,6 +65,12 @@ pub struct NodeMetrics {
     pub proposals: Counter,
     /// Proposals refused or ended unknown.
     pub proposals_failed: Counter,
+    /// Proposals refused because the disk is nearly full.
+    pub proposals_no_space: Counter,
+    /// What the disk has room for: 0 everything, 1 what frees space, 2 nothing.
+    pub disk_space: Counter,
+    /// 1 while the state machine waits for room on the disk.
+    pub apply_waits: Counter,
     /// Proposals appended to this leader's log and not yet applied.
     pub proposals_pending: Counter,
     /// Commit index.

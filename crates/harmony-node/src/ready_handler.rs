@@ -37,6 +37,10 @@ pub(crate) struct ReadyHandler<S: Storage> {
     handed_out: LogIndex,
     /// The rest of a ready state whose snapshot is being installed.
     installing: Option<(Ready, LogIndex)>,
+    /// A ready state that the log had no place for, with the snapshot that it follows, if any. Nothing of it was carried out.
+    refused: Option<(Ready, Option<LogIndex>)>,
+    /// It was said in the log.
+    is_waiting: bool,
 }
 
 impl<S: Storage> ReadyHandler<S> {
@@ -50,6 +54,8 @@ impl<S: Storage> ReadyHandler<S> {
             term_and_vote: (start.term, start.vote),
             handed_out,
             installing: None,
+            refused: None,
+            is_waiting: false,
         }
     }
 
@@ -61,6 +67,27 @@ impl<S: Storage> ReadyHandler<S> {
     /// A snapshot is being installed: raft must hear nothing until it is.
     pub(crate) fn is_installing(&self) -> bool {
         self.installing.is_some()
+    }
+
+    /// The disk was full: raft must hear nothing until [`ReadyHandler::save_again`] succeeds.
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.is_some()
+    }
+
+    /// Tries to carry out the ready state that the log refused.
+    pub(crate) fn save_again(
+        &mut self,
+        raft: &RaftGroup<S>,
+        proposals: &mut Proposals<S::Outcome>,
+        actions: &mut Actions<S::Outcome>,
+    ) -> Result<(), NodeError> {
+        let Some((ready, installed)) = self.refused.take() else { return Ok(()) };
+        self.save_and_send(raft, ready, installed, proposals, actions)?;
+        if self.refused.is_none() {
+            self.is_waiting = false;
+            tracing::info!("the disk has room again: the log goes on");
+        }
+        Ok(())
     }
 
     /// Last index handed to the state machine.
@@ -143,7 +170,16 @@ impl<S: Storage> ReadyHandler<S> {
         let number = ready.number;
         // 2. Readable at once; the sync is under way while the rest happens.
         if ready.hard_state.is_some() || !ready.entries.is_empty() {
-            self.storage.save(ready.hard_state.as_ref(), &ready.entries)?;
+            match self.storage.save(ready.hard_state.as_ref(), &ready.entries) {
+                Err(error) if error.is_disk_full() => {
+                    if !std::mem::replace(&mut self.is_waiting, true) {
+                        tracing::warn!(%error, "the log waits for room: this member only serves local reads");
+                    }
+                    self.refused = Some((ready, installed));
+                    return Ok(());
+                }
+                saved => saved?,
+            }
         }
         if let Some(state) = ready.hard_state {
             let term_and_vote = (state.term, state.vote);

@@ -8,7 +8,10 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 
 /// Length of the hash at the end.
-const HASH_BYTES: u64 = 32;
+const HASH_BYTES: usize = 32;
+
+/// The same, as a length of files.
+const HASH_LENGTH: u64 = HASH_BYTES as u64;
 
 /// What the length of the rest is a multiple of.
 const ALIGN_BYTES: u64 = 512;
@@ -49,13 +52,13 @@ impl Backup {
         let failed = |source| BackupError::Io { path: path.display().to_string(), source };
         let mut file = File::open(path).map_err(failed)?;
         let bytes = file.metadata().map_err(failed)?.len();
-        if bytes < ALIGN_BYTES || bytes % ALIGN_BYTES != HASH_BYTES {
+        if bytes < ALIGN_BYTES || bytes % ALIGN_BYTES != HASH_LENGTH {
             return Err(BackupError::Length { path: path.display().to_string(), bytes });
         }
-        let mut content = (&mut file).take(bytes - HASH_BYTES);
+        let mut content = (&mut file).take(bytes - HASH_LENGTH);
         let found = if check { Some(hash(&mut content).map_err(failed)?) } else { None };
-        file.seek(SeekFrom::Start(bytes - HASH_BYTES)).map_err(failed)?;
-        let mut saved = [0; HASH_BYTES as usize];
+        file.seek(SeekFrom::Start(bytes - HASH_LENGTH)).map_err(failed)?;
+        let mut saved = [0; HASH_BYTES];
         file.read_exact(&mut saved).map_err(failed)?;
         let expected = hex(&saved);
         if let Some(found) = found.filter(|found| *found != expected) {
@@ -67,7 +70,7 @@ impl Backup {
 
     /// The snapshot stream, with the zeros behind it.
     pub(crate) fn into_stream(self) -> Box<dyn Read + Send> {
-        Box::new(BufReader::with_capacity(READ_BYTES, self.file.take(self.bytes - HASH_BYTES)))
+        Box::new(BufReader::with_capacity(READ_BYTES, self.file.take(self.bytes - HASH_LENGTH)))
     }
 }
 

@@ -248,7 +248,13 @@ impl Server {
         self.closed = true;
         self.network.stop();
         self.api.node.stop();
-        Ok(self.api.storage.close()?)
+        match self.api.storage.close() {
+            Err(error) if error.is_disk_full() => {
+                tracing::warn!(%error, "closed without a last checkpoint: the next start takes it from the log");
+                Ok(())
+            }
+            closed => Ok(closed?),
+        }
     }
 
     /// A leader that just goes away leaves the others to wait for an election timeout.

@@ -83,8 +83,8 @@ impl Reserve {
     }
 }
 
-/// A limit on the size of files holds nothing back either.
-fn is_full(error: &io::Error) -> bool {
+/// Whether the system says that there is no place for more. A quota and a limit on the size of files leave none either.
+pub(crate) fn is_full(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

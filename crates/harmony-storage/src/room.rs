@@ -11,8 +11,11 @@
 //! | compaction | [`DROP_PAGES`], and five for each delete that is dropped: its tombstone is somewhere else |
 //! | redb's lists of pages | a page for 2048 of the file's, and [`FIXED_PAGES`] |
 //!
-//! Commits that are not durable yet are counted until one is: redb keeps their pages in memory. Most commits write a third
-//! of the bound or less.
+//! Commits that are not durable yet are counted until one is: redb keeps their pages in memory. Those for readers take a part
+//! of the disk's room at most, [`READERS_SHARE`], as nothing but a checkpoint makes the sum small again. Most commits write a
+//! third of the bound or less.
+//!
+//! What the log is about to take is not there for the tree: they have one disk, most of the time.
 //!
 //! When the disk has less, three more things are tried for a checkpoint, in this order: fewer dropped deletes; pages of the file
 //! that are free, which it costs a read of the whole tree to count; and, when the checkpoint drops history, the
@@ -22,7 +25,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use harmony_types::{Command, CommandKind, Entry, EntryType, FileSystem, StorageError};
+use bytes::Bytes;
+use harmony_types::{Command, Entry, EntryType, FileSystem, StorageError, Wal, quota};
 use prost::Message as _;
 
 use crate::batch::Batch;
@@ -57,6 +61,9 @@ const SMALL_ROW_BYTES: usize = 1 << 10;
 /// What commits that are not durable may owe the disk before one of them should be: until then nothing that they gave up can be
 /// used again, and each adds what it may need to what the next one asks for.
 const UNDURABLE_BYTES_MAX: u64 = 16 << 20;
+
+/// Part of the disk's room that commits for readers may need before the next durable one.
+const READERS_SHARE: u64 = 4;
 
 /// Memory above its limit that commands may take which free space, as a multiple of the limit.
 pub(crate) const FREEING_FACTOR: u64 = 2;
@@ -145,6 +152,7 @@ pub(crate) struct Admitted {
 /// See the module.
 pub(crate) struct Room {
     fs: Arc<dyn FileSystem>,
+    wal: Arc<dyn Wal>,
     dir: PathBuf,
     reserve: Reserve,
     /// What commits since the last durable one may still write.
@@ -162,6 +170,7 @@ impl Room {
     /// The system's.
     pub(crate) fn open(
         fs: Arc<dyn FileSystem>,
+        wal: Arc<dyn Wal>,
         dir: PathBuf,
         checkpoint_bytes: u64,
     ) -> Result<Self, StorageError> {
@@ -170,15 +179,20 @@ impl Room {
             tracing::warn!(dir = %dir.display(), "no room for the tree's reserve");
         }
         let (undurable, space) = (Mutex::default(), Mutex::default());
-        Ok(Self { fs, dir, reserve, undurable, space, is_short: AtomicBool::new(false) })
+        Ok(Self { fs, wal, dir, reserve, undurable, space, is_short: AtomicBool::new(false) })
     }
 
     /// Whether the disk has room for a checkpoint that needs so much; asked before memory takes more.
     pub(crate) fn has(&self, need: Need) -> bool {
         let need = self.undurable().and(need);
         let space = *self.counted();
-        let needed = space.map_or(need.of_disk(), |space| need.beside(space));
-        self.fs.free_bytes(&self.dir).map_or(true, |free| needed <= free)
+        space.map_or(need.of_disk(), |space| need.beside(space)) <= self.free()
+    }
+
+    /// Bytes of the disk that the log leaves for the tree. A file system that cannot tell shows it at the write.
+    fn free(&self) -> u64 {
+        let free = self.fs.free_bytes(&self.dir).unwrap_or(u64::MAX);
+        free.saturating_sub(self.wal.unreserved_bytes())
     }
 
     /// Whether half of the reserve is enough for it, when the disk has no room: the other half is for the commands that free
@@ -187,18 +201,20 @@ impl Room {
     /// # Errors
     /// The system's.
     pub(crate) fn reserve_has(&self, tree: &RedbTree, need: Need) -> Result<bool, StorageError> {
-        let free = self.fs.free_bytes(&self.dir).unwrap_or(u64::MAX);
         let needed = self.undurable().and(need).beside(self.space(tree)?);
-        Ok(needed <= free.saturating_add(self.reserve.held_bytes()? / 2))
+        Ok(needed <= self.free().saturating_add(self.reserve.held_bytes()? / 2))
     }
 
     /// Counted once for each commit. Nobody may commit meanwhile.
     fn space(&self, tree: &RedbTree) -> Result<Space, StorageError> {
-        let mut space = self.counted();
-        match *space {
-            Some(space) => Ok(space),
-            None => Ok(*space.insert(tree.space()?)),
+        let counted = *self.counted();
+        if let Some(space) = counted {
+            return Ok(space);
         }
+        // Without the lock: it reads the whole tree, and others only want to know what was counted last.
+        let space = tree.space()?;
+        *self.counted() = Some(space);
+        Ok(space)
     }
 
     /// Whether the next commit had better be durable, so that what the ones before may need counts no more.
@@ -234,14 +250,16 @@ impl Room {
         let first = |fits: &dyn Fn(Need) -> bool| {
             choices.iter().find(|(_, dropping)| fits(own.and(*dropping).and(behind))).map(admitted)
         };
-        // A file system that cannot tell shows it at the write.
-        let free = self.fs.free_bytes(&self.dir).unwrap_or(u64::MAX);
-        if let Some(admitted) = first(&|need| need.of_disk() <= free) {
+        let free = self.free();
+        let is_reader = matches!(effort, Effort::Reader);
+        let share = if is_reader { free / READERS_SHARE } else { free };
+        if let Some(admitted) = first(&|need| need.of_disk() <= share) {
             return Ok(admitted);
         }
         let least = choices.last().map_or(own, |(_, dropping)| own.and(*dropping)).and(behind);
-        if matches!(effort, Effort::Reader) {
-            return Err(self.refused(least.of_disk(), free));
+        if is_reader {
+            // A checkpoint may still have room.
+            return Err(self.full(least.of_disk(), share));
         }
         let space = self.space(tree)?;
         if let Some(admitted) = first(&|need| need.beside(space) <= free) {
@@ -259,9 +277,15 @@ impl Room {
         let needed = least.and(next).beside(space).min(least.and(next).in_place(space));
         let Some(admitted) = admitted else { return Err(self.refused(needed, free)) };
         let need = admitted.need.and(behind);
-        if free < need.beside(space).min(need.in_place(space)) {
+        let least_of_disk = need.beside(space).min(need.in_place(space));
+        if free < least_of_disk {
             tracing::warn!(dir = %self.dir.display(), needed, free, "the disk is full: a compaction uses the tree's reserve");
             self.reserve.give_up()?;
+            // Not every file system held it, and somebody else may have been faster.
+            let free = self.free();
+            if free < least_of_disk {
+                return Err(self.refused(needed, free));
+            }
         }
         if all < need.and(next).beside(space) {
             *self.counted() = None;
@@ -296,10 +320,19 @@ impl Room {
         }
     }
 
+    /// Whether the last checkpoint was refused.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_short.load(Ordering::Acquire)
+    }
+
     fn refused(&self, needed: u64, free: u64) -> StorageError {
         if !self.is_short.swap(true, Ordering::AcqRel) {
             tracing::warn!(dir = %self.dir.display(), needed, free, "the disk has no room for a checkpoint: memory keeps what was applied");
         }
+        self.full(needed, free)
+    }
+
+    fn full(&self, needed: u64, free: u64) -> StorageError {
         StorageError::DiskFull { dir: self.dir.clone(), needed, free }
     }
 
@@ -333,24 +366,18 @@ pub(crate) fn require(fs: &dyn FileSystem, dir: &Path, bytes: u64) -> Result<(),
     }
 }
 
-/// Whether all that these entries do is to make space free, now or at the next compaction: they are applied when memory is
-/// full, too.
-pub(crate) fn frees_space(entries: &[Entry]) -> bool {
-    entries.iter().all(|entry| {
-        entry.entry_type != EntryType::Normal
-            || entry.data.is_empty()
-            || Command::decode(entry.data.clone()).is_ok_and(|command| {
-                matches!(
-                    command.kind,
-                    Some(
-                        CommandKind::Compact(_)
-                            | CommandKind::DeleteRange(_)
-                            | CommandKind::LeaseRevoke(_)
-                            | CommandKind::Alarm(_)
-                    )
-                )
-            })
-    })
+/// Whether some of these entries make space free, now or at the next compaction, or add no data at least: they are applied when
+/// memory is full, too, with those that came before them in the log.
+pub(crate) fn free_space(entries: &[Entry]) -> bool {
+    entries.iter().any(|entry| entry.entry_type == EntryType::Normal && frees_space(&entry.data))
+        || entries.iter().all(|entry| entry.data.is_empty() || entry.entry_type != EntryType::Normal)
+}
+
+/// Whether an encoded command adds no data, as etcd's `NOSPACE` has it: all but puts, transactions with a put in any branch, and
+/// grants of leases.
+pub(crate) fn frees_space(command: &Bytes) -> bool {
+    Command::decode(command.clone())
+        .is_ok_and(|command| command.kind.is_some_and(|kind| quota::cost(&kind) == 0))
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use harmony_types::config::StorageConfig;
 use harmony_types::wal::LogBounds;
 use harmony_types::{
-    Applied, Entry, EntryType, FileSystem, HardState, LogIndex, Membership, Outcome, RecordType, Recovered,
-    Snapshot, SnapshotData, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
+    Applied, DiskSpace, Entry, EntryType, FileSystem, HardState, LogIndex, Membership, Outcome, RecordType,
+    Recovered, Snapshot, SnapshotData, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
 };
 use harmony_wal::FileWal;
 
@@ -60,6 +60,8 @@ pub struct UnifiedStorage {
     writer: Mutex<()>,
     durable_applied: AtomicU64,
     verifier: Verifier,
+    /// The last apply was, as the disk was full.
+    apply_refused: AtomicBool,
     closed: AtomicBool,
     /// Closed with everything on disk.
     saved: AtomicBool,
@@ -113,7 +115,12 @@ impl UnifiedStorage {
         let view = View::open(tree.view()?)?;
         recovery::check_log(&*wal, &view.progress, &tree_dir.join(TREE_FILE))?;
         let storage = Self {
-            room: Room::open(Arc::clone(&fs), tree_dir.to_owned(), config.checkpoint_bytes)?,
+            room: Room::open(
+                Arc::clone(&fs),
+                Arc::clone(&wal),
+                tree_dir.to_owned(),
+                config.checkpoint_bytes,
+            )?,
             fs,
             tree_dir: tree_dir.to_owned(),
             wal,
@@ -126,6 +133,7 @@ impl UnifiedStorage {
             applying: Mutex::new(()),
             writer: Mutex::new(()),
             verifier: Verifier::default(),
+            apply_refused: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             saved: AtomicBool::new(false),
         };
@@ -180,7 +188,19 @@ impl UnifiedStorage {
         self.check_open()?;
         match self.memory.tree() {
             Some(view) => Ok(view),
-            None => self.fold(&self.writer(), Durability::Visible, 0),
+            None => self.fold_somehow(Durability::Visible, 0),
+        }
+    }
+
+    /// Takes all that was applied into the tree, for somebody who can wait for the disk: where it has too little room for a commit
+    /// beside the next checkpoint, by a checkpoint.
+    fn fold_somehow(&self, durability: Durability, compact_rows: usize) -> Result<Arc<View>, StorageError> {
+        let writing = self.writer();
+        match self.fold(&writing, durability, compact_rows) {
+            Err(StorageError::DiskFull { .. }) if durability == Durability::Visible => {
+                self.fold(&writing, Durability::Durable, compact_rows)
+            }
+            folded => folded,
         }
     }
 
@@ -205,7 +225,7 @@ impl UnifiedStorage {
             return Ok(false);
         }
         let durability = if self.room.owes_much() { Durability::Durable } else { Durability::Visible };
-        let progress = self.fold(&self.writer(), durability, compact::CHECKPOINT_ROWS)?.progress;
+        let progress = self.fold_somehow(durability, compact::CHECKPOINT_ROWS)?.progress;
         Ok(compact::is_due(&progress, self.rebuilds.kept()))
     }
 
@@ -515,6 +535,18 @@ impl Storage for UnifiedStorage {
         Ok(self.wal.sync()?)
     }
 
+    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
+        // Until a checkpoint was refused nobody knows how little it does with.
+        let is_short = self.apply_refused.load(Ordering::Acquire)
+            || (self.room.is_short() && !self.room.has(self.need()));
+        let tree = if is_short { DiskSpace::Low } else { DiskSpace::Enough };
+        tree.max(self.wal.disk_space(upcoming_bytes))
+    }
+
+    fn needs_space(&self, command: &Bytes) -> bool {
+        !room::frees_space(command)
+    }
+
     fn bounds(&self) -> LogBounds {
         self.wal.bounds()
     }
@@ -547,10 +579,12 @@ impl Storage for UnifiedStorage {
         }
         let decoded = decode(entries)?;
         let _applying = self.applying();
-        self.bound_memory(entries, || {
+        let bounded = self.bound_memory(entries, || {
             let bytes_max = self.config.checkpoint_bytes.saturating_mul(room::FREEING_FACTOR);
-            self.memory.bytes() < bytes_max && room::frees_space(entries)
-        })?;
+            self.memory.bytes() < bytes_max && room::free_space(entries)
+        });
+        self.apply_refused.store(matches!(bounded, Err(StorageError::DiskFull { .. })), Ordering::Release);
+        bounded?;
         let prefetched = Prefetched::read(&self.memory, decoded.iter().filter_map(Decoded::kind));
         self.apply_decoded(&decoded, prefetched)
     }

@@ -4,18 +4,20 @@
 
 mod common;
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use common::compare::{check_all, check_reads};
 use common::life::{Life, Step, config};
-use common::{Store, TREE_DIR, put};
-use harmony_storage::{RebuildStep, StorageConfig, StorageError};
+use common::{Store, TREE_DIR, WAL_DIR, put};
+use harmony_storage::{RebuildStep, StorageConfig, StorageError, UnifiedStorage};
 use harmony_types::command::Compact;
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::fake::seed::Seed;
 use harmony_types::txn::DeleteRange;
-use harmony_types::{CommandKind, Entry, FileSystem, LogIndex, Storage, WalError};
+use harmony_types::{CommandKind, Entry, File, FileSystem, LogIndex, OpenMode, Storage, WalError};
 
 fn reserve_is_held(disk: &MemoryFileSystem) -> bool {
     disk.files().contains(&Path::new(TREE_DIR).join("RESERVE"))
@@ -264,4 +266,77 @@ fn a_rebuild_without_room_is_refused_and_leaves_nothing() {
     disk.set_capacity(None);
     store.storage().rebuild().unwrap().unwrap();
     assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 8);
+}
+
+/// `etcdctl compaction --physical`, and whoever else waits until the history is gone.
+#[test]
+fn a_compaction_is_waited_for_on_a_full_disk() {
+    let mut store = filled();
+    let revision = store.storage().revision().as_i64();
+    apply(&mut store, CommandKind::Compact(Compact { revision })).unwrap();
+    let mut steps = 0;
+    while store.storage().drop_compacted().unwrap() {
+        steps += 1;
+        assert!(steps < 100, "no end");
+    }
+    assert_eq!(store.storage().get(key(7).as_bytes()).unwrap().unwrap().version, 8);
+}
+
+/// A disk on which somebody else takes what the reserve gave free, or whose file system never held it.
+#[derive(Clone)]
+struct Greedy(MemoryFileSystem);
+
+impl FileSystem for Greedy {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        self.0.open(path, mode)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        let free = self.free_bytes(path)?;
+        self.0.remove_file(path)?;
+        leave(&self.0, free);
+        Ok(())
+    }
+
+    fn list_dir(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.0.list_dir(path)
+    }
+
+    fn create_dir_all(&self, path: &Path) -> io::Result<()> {
+        self.0.create_dir_all(path)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        self.0.sync_dir(path)
+    }
+
+    fn exists(&self, path: &Path) -> io::Result<bool> {
+        self.0.exists(path)
+    }
+
+    fn free_bytes(&self, path: &Path) -> io::Result<u64> {
+        self.0.free_bytes(path)
+    }
+}
+
+#[test]
+fn a_reserve_that_gives_nothing_free_is_not_relied_on() {
+    let mut store = filled();
+    let disk = store.fs.clone();
+    let revision = store.storage().revision().as_i64();
+    apply(&mut store, CommandKind::Compact(Compact { revision })).unwrap();
+    let config = store.config.clone();
+    store.stop();
+    leave(&disk, 0);
+    let greedy = Arc::new(Greedy(disk.clone()));
+    let storage = UnifiedStorage::open(greedy, Path::new(WAL_DIR), Path::new(TREE_DIR), config).unwrap();
+    assert!(reserve_is_held(&disk));
+    assert!(is_full(&storage.checkpoint()));
+    disk.set_capacity(None);
+    storage.checkpoint().unwrap();
+    assert!(reserve_is_held(&disk), "made again");
 }

@@ -55,7 +55,7 @@ pub use log::{Entry, EntryType, HardState, LogIndex, Snapshot, SnapshotData, Sna
 pub use membership::{Member, Membership, Role};
 pub use raft::{ConfChange, ConfChangeType, Message, MessageType, RaftNode, Ready, Status};
 pub use revision::Revision;
-pub use storage::{Applied, Recovered, Storage};
+pub use storage::{Applied, DiskSpace, Recovered, Storage};
 pub use testing::{TestCluster, TestNode};
 pub use transport::{PeerMessage, Transport};
 pub use txn::{Compare, Txn, TxnOp};

@@ -18,6 +18,18 @@ pub struct Applied {
     pub term: Term,
 }
 
+/// What the disk below has room for, looked at before it is full. The later ones are worse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum DiskSpace {
+    /// Everything.
+    #[default]
+    Enough,
+    /// Commands that add no data, and what Raft itself writes.
+    Low,
+    /// What Raft itself writes: votes, empty entries, membership changes.
+    Out,
+}
+
 /// What a restarted node starts from.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Recovered {
@@ -36,6 +48,8 @@ pub struct Recovered {
 /// `apply_membership` from one at a time.
 ///
 /// An error of `save`, `sync`, `apply` or `save_snapshot` means that this machine failed, not the command: the node stops.
+/// One error does not: a `save` or an `apply` that was refused because the disk is full ([`StorageError::is_disk_full`]) has
+/// changed nothing, and may be tried again.
 pub trait Storage: Send + Sync + 'static {
     /// What applying one entry returns; encoded when a follower asked for it.
     type Outcome: prost::Message + Default + Clone + 'static;
@@ -73,6 +87,20 @@ pub trait Storage: Send + Sync + 'static {
     /// # Errors
     /// [`StorageError::Wal`]; never call it again then.
     fn sync(&self) -> Result<(), StorageError>;
+
+    /// What the disk has room for when the log takes `upcoming_bytes` more. Cheap, waits for no disk; asked now and then, and
+    /// again whenever that much was proposed. A storage that cannot tell has enough, until it refuses.
+    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
+        let _ = upcoming_bytes;
+        DiskSpace::Enough
+    }
+
+    /// Whether an encoded command adds data: one that does not is taken while space is [`DiskSpace::Low`], as deletes and
+    /// compactions are how space comes back.
+    fn needs_space(&self, command: &Bytes) -> bool {
+        let _ = command;
+        true
+    }
 
     /// Which entries the log holds.
     fn bounds(&self) -> LogBounds;

@@ -51,6 +51,8 @@ pub enum ForwardError {
     TooLarge = 3,
     /// Leadership moved, or the receiver stops: the outcome is unknown.
     Unknown = 4,
+    /// The receiver's disk is full; nothing was proposed.
+    NoSpace = 5,
 }
 
 /// Sends to peers. Never blocks: a full queue drops the message and reports the peer as unreachable, as Raft allows.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::error::WalError;
 use crate::log::{Entry, HardState, LogIndex, Term};
+use crate::storage::DiskSpace;
 
 /// What a record carries. The numbers are on disk and never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -186,6 +187,18 @@ pub trait Wal: Send + Sync {
     /// # Errors
     /// [`WalError::Io`] once, then [`WalError::Poisoned`].
     fn sync(&self) -> Result<(), WalError>;
+
+    /// What the log has place for when `upcoming_bytes` more come: in segments that it has, or in those that the disk has room
+    /// for. Waits for no disk. A log that cannot tell has enough, until it refuses.
+    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
+        let _ = upcoming_bytes;
+        DiskSpace::Enough
+    }
+
+    /// Bytes of the disk that the log is about to take: whoever else writes to that disk leaves it so much.
+    fn unreserved_bytes(&self) -> u64 {
+        0
+    }
 
     /// Syncs and refuses every later call.
     ///

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use harmony_types::{
-    Clock, Entry, HardState, LogBounds, LogIndex, Term, Wal, WalError, WalOffset, WalRecord,
+    Clock, DiskSpace, Entry, HardState, LogBounds, LogIndex, Term, Wal, WalError, WalOffset, WalRecord,
 };
 
 /// When a [`BatchedWal`] syncs by itself.
@@ -148,6 +148,14 @@ impl<W: Wal> Wal for BatchedWal<W> {
 
     fn sync(&self) -> Result<(), WalError> {
         self.inner.sync()
+    }
+
+    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
+        self.inner.wal.disk_space(upcoming_bytes)
+    }
+
+    fn unreserved_bytes(&self) -> u64 {
+        self.inner.wal.unreserved_bytes()
     }
 
     fn close(&self) -> Result<(), WalError> {

@@ -143,7 +143,7 @@
 //! # How to read the source
 //! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `ahead`, `replay` and
 //! `recovery` → `pending` and `writer` and `tail_block` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many
-//! threads) → `fetch`, `release`, `spare`, `fill` → `repair` (by hand, never at open).
+//! threads) → `fetch`, `release`, `spare`, `fill`, `room` → `repair` (by hand, never at open).
 
 /// The README's example compiles.
 #[cfg(doctest)]
@@ -172,6 +172,7 @@ mod recovery;
 mod release;
 mod repair;
 mod replay;
+mod room;
 mod segment;
 mod spare;
 mod sums;
@@ -182,8 +183,8 @@ mod writer;
 
 pub use harmony_types::config::{Identity, WalConfig};
 pub use harmony_types::{
-    Clock, ClusterId, Entry, EntryType, File, FileSystem, HardState, LogBounds, LogIndex, NodeId, OpenMode,
-    RecordType, Term, Wal, WalError, WalOffset, WalRecord,
+    Clock, ClusterId, DiskSpace, Entry, EntryType, File, FileSystem, HardState, LogBounds, LogIndex, NodeId,
+    OpenMode, RecordType, Term, Wal, WalError, WalOffset, WalRecord,
 };
 
 pub use batched::{BatchOptions, BatchedWal};

@@ -98,6 +98,11 @@ impl Encoder {
         self.file_bytes
     }
 
+    /// Bytes of the open segment that frames may still take.
+    pub(crate) fn room(&self) -> u64 {
+        self.file_bytes.saturating_sub(u64::from(self.at.byte()) + RESERVED_BYTES)
+    }
+
     /// Bytes of new segments that frames with these payloads would need.
     pub(crate) fn new_segment_bytes(&self, payloads: impl Iterator<Item = usize>) -> u64 {
         let (mut byte, mut file_bytes, mut added) = (u64::from(self.at.byte()), self.file_bytes, 0);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 
 use harmony_types::config::WalConfig;
 use harmony_types::{
-    Entry, File, FileSystem, HardState, LogBounds, LogIndex, OpenMode, RecordType, Term, Wal, WalError,
-    WalOffset, WalRecord, limits,
+    DiskSpace, Entry, File, FileSystem, HardState, LogBounds, LogIndex, OpenMode, RecordType, Term, Wal,
+    WalError, WalOffset, WalRecord, limits,
 };
 
 use crate::cache::Cache;
@@ -21,7 +21,7 @@ use crate::record::{self, VOTE_BYTES};
 use crate::recovery::{self, Recovery, Scan, Seen};
 use crate::spare::Spares;
 use crate::writer::Writer;
-use crate::{aside, directory, fetch, release};
+use crate::{aside, directory, fetch, release, room};
 
 /// An opening writes what no frame calls synced once more, since it may be in the system's memory alone. When it was more
 /// than this, it adds a note that proves it synced: otherwise each later opening would do the same.
@@ -280,7 +280,7 @@ impl State {
     }
 
     /// Bytes of segments that are planned and do not exist yet.
-    fn planned_bytes(&self) -> u64 {
+    pub(crate) fn planned_bytes(&self) -> u64 {
         self.disk_bytes - self.segments.values().map(|segment| segment.bytes).sum::<u64>()
     }
 
@@ -496,6 +496,14 @@ impl Wal for FileWal {
         state.check_writable()?;
         let target = state.encoder.end();
         self.sync_to(state, target).1
+    }
+
+    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
+        room::disk_space(self, upcoming_bytes)
+    }
+
+    fn unreserved_bytes(&self) -> u64 {
+        room::unreserved_bytes(self)
     }
 
     fn close(&self) -> Result<(), WalError> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use harmony_types::config::WalConfig;
 use harmony_types::fake::fs::{CallKind, Crash, ENOSPC, Fate, Fault, MemoryFileSystem};
-use harmony_types::{Entry, EntryType, LogIndex, Term, limits};
+use harmony_types::{DiskSpace, Entry, EntryType, FileSystem, LogIndex, Term, limits};
 use harmony_wal::{FileWal, OsFileSystem, Wal, WalError};
 
 const DIR: &str = "/wal";
@@ -344,4 +344,61 @@ fn a_failed_sync_reaches_every_waiting_thread() {
             assert!(matches!(error, WalError::Io { .. } | WalError::Poisoned { .. }), "{error}");
         }
     });
+}
+
+/// What the log says ahead: it never refuses what it said it had place for.
+#[test]
+fn a_log_says_ahead_that_the_disk_is_nearly_full_and_takes_what_it_said_it_can() {
+    let disk = MemoryFileSystem::new();
+    let wal = open(&disk);
+    disk.set_capacity(Some(disk.used_bytes() + 2 * SEGMENT + 100));
+    let mut seen = Vec::new();
+    loop {
+        // An entry takes a little more than its data.
+        let space = wal.disk_space(400);
+        if seen.last() != Some(&space) {
+            seen.push(space);
+        }
+        let appended = wal.append_many(None, &[entry(wal.bounds().last.0 + 1)]);
+        match (space, &appended) {
+            (_, Ok(_)) => wal.sync().unwrap(),
+            (DiskSpace::Out, Err(WalError::DiskFull { .. })) => break,
+            refused => panic!("{refused:?}"),
+        }
+    }
+    assert_eq!(seen, [DiskSpace::Enough, DiskSpace::Low, DiskSpace::Out]);
+    wal.release(wal.bounds().last).unwrap();
+    assert_eq!(wal.disk_space(0), DiskSpace::Enough, "released segments are room");
+    disk.set_capacity(None);
+    assert_eq!(wal.disk_space(0), DiskSpace::Enough);
+    assert_ne!(wal.disk_space(u64::MAX), DiskSpace::Enough);
+}
+
+#[test]
+fn a_log_that_reaches_its_quota_says_so_ahead() {
+    let disk = MemoryFileSystem::new();
+    let config = WalConfig { quota_bytes: Some(2 * SEGMENT), ..config() };
+    let wal = FileWal::open(Arc::new(disk), Path::new(DIR), config).unwrap();
+    while wal.disk_space(400) != DiskSpace::Out {
+        append(&wal, 1);
+    }
+    assert!(matches!(fill(&wal), WalError::Full { .. }));
+}
+
+#[test]
+fn a_log_tells_what_it_is_about_to_take() {
+    let disk = MemoryFileSystem::new();
+    let wal = open(&disk);
+    assert_eq!(wal.unreserved_bytes(), 0);
+    let free = disk.free_bytes(Path::new(DIR)).unwrap();
+    while wal.unreserved_bytes() == 0 {
+        append(&wal, 1);
+        assert_eq!(disk.free_bytes(Path::new(DIR)).unwrap(), free, "told too late");
+    }
+    assert_eq!(wal.unreserved_bytes(), SEGMENT);
+    let many: Vec<Entry> = (1..=20).map(|more| entry(wal.bounds().last.0 + more)).collect();
+    wal.append_many(None, &many).unwrap();
+    assert!(SEGMENT < wal.unreserved_bytes(), "planned, and not made yet");
+    wal.sync().unwrap();
+    assert!(wal.unreserved_bytes() <= SEGMENT);
 }

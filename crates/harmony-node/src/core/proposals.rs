@@ -180,6 +180,7 @@ impl<T: prost::Message + Default> Proposals<T> {
                 return;
             }
             Err(ForwardError::Busy) => NodeError::Busy,
+            Err(ForwardError::NoSpace) => NodeError::NoSpace,
             Err(ForwardError::TooLarge) => {
                 NodeError::TooLarge { bytes: data.len() as u64, limit: data.len() as u64 }
             }
@@ -250,6 +251,7 @@ pub(super) fn end<T>(actions: &mut Actions<T>, reply: ReplyTo<T>, error: NodeErr
             let result = Err(match error {
                 NodeError::NotLeader { .. } | NodeError::NoLeader => ForwardError::NotLeader,
                 NodeError::Busy => ForwardError::Busy,
+                NodeError::NoSpace => ForwardError::NoSpace,
                 NodeError::TooLarge { .. } => ForwardError::TooLarge,
                 _ => ForwardError::Unknown,
             });

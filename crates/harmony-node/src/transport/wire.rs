@@ -202,6 +202,7 @@ pub(super) fn decode(frame: Bytes) -> Result<PeerMessage, String> {
                 2 => Err(ForwardError::Busy),
                 3 => Err(ForwardError::TooLarge),
                 4 => Err(ForwardError::Unknown),
+                5 => Err(ForwardError::NoSpace),
                 other => return Err(format!("unknown answer {other}")),
             };
             Ok(PeerMessage::ProposeReply { request, result })

@@ -25,6 +25,8 @@ struct Log {
     hard_state: HardState,
     /// Every later sync fails.
     broken: bool,
+    /// Nothing can be appended.
+    full: bool,
     /// The log as it was synced last, when somebody wants to know.
     synced: Option<Box<Log>>,
 }
@@ -76,6 +78,11 @@ impl MemoryWal {
         *log = Log { synced: Some(synced.clone()), ..*synced };
     }
 
+    /// The disk is full, or not any more.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
     /// Makes every later sync fail.
     pub fn break_disk(&self) {
         self.lock().broken = true;
@@ -98,6 +105,9 @@ impl Wal for MemoryWal {
 
     fn append_many(&self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<WalOffset, WalError> {
         let mut log = self.lock();
+        if log.full {
+            return Err(WalError::DiskFull { dir: "/wal".into(), needed: 1, free: 0 });
+        }
         if let Some(first) = entries.first() {
             if first.index <= log.boundary || log.bounds().last.next() < first.index {
                 return Err(log.invalid(first.index));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use harmony_types::alarm::{Alarm, AlarmChange};
 use harmony_types::quota::{self, QuotaStep};
-use harmony_types::{AlarmType, CommandKind, Outcome, OutcomeKind};
+use harmony_types::{AlarmType, Alarms, CommandKind, Outcome, OutcomeKind};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::status::ApiError;
@@ -24,7 +24,7 @@ impl Api {
         let alarms = match action {
             AlarmAction::Get => {
                 self.linearize().await?;
-                let alarms = self.storage.alarms();
+                let alarms = self.all_alarms();
                 let is_asked = |alarm: &&Alarm| request.alarm == 0 || request.alarm == alarm.alarm;
                 alarms.iter().filter(is_asked).map(to_wire).collect()
             }
@@ -39,6 +39,15 @@ impl Api {
             }
         };
         Ok(pb::AlarmResponse { header: Some(self.header_now()), alarms })
+    }
+
+    /// The alarms that commands raised, and this member's own while its disk is nearly full: that one clears by itself.
+    pub(super) fn all_alarms(&self) -> Alarms {
+        let mut alarms = self.storage.alarms();
+        if self.node.metrics().disk_space.get() != 0 {
+            alarms.raise(Alarm::new(AlarmType::NoSpace, self.member.get()));
+        }
+        alarms
     }
 
     /// Refuses a command for which the quota has no room.

@@ -64,9 +64,9 @@ impl Api {
         }
     }
 
-    /// The types of alarms that any member has raised, by name.
+    /// The types of alarms that any member has raised, or this one has because of its disk, by name.
     pub(crate) fn raised_alarms(&self) -> Vec<&'static str> {
-        let alarms = self.storage.alarms();
+        let alarms = self.all_alarms();
         [AlarmType::NoSpace, AlarmType::Corrupt]
             .into_iter()
             .filter(|alarm| alarms.any(*alarm))

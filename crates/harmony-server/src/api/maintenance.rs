@@ -18,7 +18,7 @@ impl Api {
     pub(crate) async fn status(&self) -> Result<pb::StatusResponse, ApiError> {
         let disk_bytes = self.blocking(UnifiedStorage::disk_bytes).await??;
         let status = self.node.status();
-        let mut errors: Vec<String> = self.storage.alarms().iter().map(alarms::text).collect();
+        let mut errors: Vec<String> = self.all_alarms().iter().map(alarms::text).collect();
         if status.leader.is_none() {
             errors.push(ApiError::NO_LEADER.message.into_owned());
         }

@@ -151,6 +151,7 @@ impl From<NodeError> for ApiError {
             }
             NodeError::Timeout => Self::TIMEOUT,
             NodeError::Busy => Self::TOO_MANY_REQUESTS,
+            NodeError::NoSpace => Self::NO_SPACE,
             NodeError::TooLarge { .. } => Self::TOO_LARGE,
             NodeError::Stopped => Self::STOPPED,
             NodeError::BadTransferee { .. } => Self::BAD_TRANSFEREE,
@@ -166,6 +167,7 @@ impl From<StorageError> for ApiError {
             StorageError::Compacted { .. } => Self::COMPACTED,
             StorageError::FutureRevision { .. } => Self::FUTURE_REVISION,
             StorageError::Closed => Self::STOPPED,
+            error if error.is_disk_full() => Self::NO_SPACE,
             // A retry begins a new view.
             StorageError::ViewExpired { .. } => {
                 Self { code: Code::Unavailable, message: format!("etcdserver: {error}").into() }
@@ -263,6 +265,10 @@ mod tests {
         );
         check(NodeError::Timeout, Code::Unavailable, "etcdserver: request timed out");
         check(NodeError::Busy, Code::ResourceExhausted, "etcdserver: too many requests");
+        let no_space = "etcdserver: mvcc: database space exceeded";
+        check(NodeError::NoSpace, Code::ResourceExhausted, no_space);
+        let full = StorageError::DiskFull { dir: "/d".into(), needed: 2, free: 1 };
+        check(full, Code::ResourceExhausted, no_space);
         check(NodeError::Stopped, Code::Unavailable, "etcdserver: server stopped");
         let (bytes, limit) = (2, 1);
         check(

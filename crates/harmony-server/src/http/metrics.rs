@@ -130,6 +130,16 @@ impl Collector for Server {
         let verified = storage.verification();
         counter(encoder, "harmony_db_verify_passes", "Times that the whole tree was read", verified.passes)?;
         let damaged = u64::from(verified.damage.is_some());
+        let (space, waits) = (node.disk_space.get(), node.apply_waits.get());
+        gauge(encoder, "harmony_disk_space", "Disk: 0 enough, 1 low: puts are refused, 2 out", space)?;
+        gauge(encoder, "harmony_apply_waits", "1 while the state machine waits for room on the disk", waits)?;
+        let refused = node.proposals_no_space.get();
+        counter(
+            encoder,
+            "harmony_proposals_no_space",
+            "Proposals refused as the disk is nearly full",
+            refused,
+        )?;
         gauge(encoder, "harmony_db_damaged", "1 when the last one met damage", damaged)?;
         self.syncs(encoder)?;
         self.labelled(encoder)

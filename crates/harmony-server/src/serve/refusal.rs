@@ -41,7 +41,7 @@ pub(super) fn of(data_dir: &Path, source: StorageError) -> ServeError {
         StorageError::Foreign { .. } | StorageError::Wal(WalError::Foreign { .. }) => {
             ServeError::Foreign { path, source }
         }
-        error if is_full(error) => ServeError::Full { path, source },
+        error if error.is_disk_full() || is_full(error) => ServeError::Full { path, source },
         // The tree's own errors behind a full disk are about its content.
         StorageError::CrcMismatch { .. }
         | StorageError::CorruptRecord { .. }
@@ -59,12 +59,13 @@ pub(super) fn of(data_dir: &Path, source: StorageError) -> ServeError {
 fn is_full(error: &(dyn Error + 'static)) -> bool {
     let full =
         |error: &io::Error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    // The tree passes the system's error on as text only.
+    let codes = [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].map(rustix::io::Errno::raw_os_error);
     let mut next = Some(error);
     while let Some(error) = next {
-        // The tree passes the system's error on as text only.
-        let code = rustix::io::Errno::NOSPC.raw_os_error();
+        let text = error.to_string();
         if error.downcast_ref::<io::Error>().is_some_and(full)
-            || error.to_string().ends_with(&format!("(os error {code})"))
+            || codes.iter().any(|code| text.ends_with(&format!("(os error {code})")))
         {
             return true;
         }
@@ -90,8 +91,15 @@ mod tests {
         assert!(full.contains("make room on the disk of /d and start again"), "{full}");
         let full = refused(StorageError::Wal(WalError::io("write", "/d/x")(io())));
         assert!(full.contains("make room on the disk of /d and start again"), "{full}");
-        let source = "I/O error: No space left on device (os error 28)".into();
-        let full = refused(StorageError::Tree { action: "commit", path: "/d/x".into(), source });
+        for text in ["No space left on device (os error 28)", "Disk quota exceeded (os error 122)"] {
+            let source = format!("I/O error: {text}").into();
+            let full = refused(StorageError::Tree { action: "commit", path: "/d/x".into(), source });
+            assert!(full.contains("make room on the disk of /d and start again"), "{full}");
+        }
+        let (dir, needed, free) = (Path::new("/d"), 2, 1);
+        let full = refused(StorageError::DiskFull { dir: dir.into(), needed, free });
+        assert!(full.contains("make room on the disk of /d and start again"), "{full}");
+        let full = refused(WalError::DiskFull { dir: dir.into(), needed, free }.into());
         assert!(full.contains("make room on the disk of /d and start again"), "{full}");
     }
 

@@ -153,6 +153,14 @@ impl InProcessCluster {
         self.crash = crash;
     }
 
+    /// A member's disk, which its restarts get, too: to be filled, held or broken by a test.
+    ///
+    /// # Errors
+    /// There is no such member.
+    pub fn disk(&self, id: NodeId) -> Result<&MemoryFileSystem, TestError> {
+        self.disks.get(&id).ok_or_else(|| format!("no member {id}").into())
+    }
+
     /// Members that run.
     pub fn running(&self) -> impl Iterator<Item = &InProcessNode> {
         self.nodes.values()

@@ -27,6 +27,9 @@ pub enum NodeError {
     /// A queue is full; nothing was proposed. Try again later.
     #[error("too many requests")]
     Busy,
+    /// The disk of the member that had to take it is full; nothing was proposed. Commands that add no data are taken for longer.
+    #[error("no space left on the disk")]
+    NoSpace,
     /// A command over the limit; nothing was proposed.
     #[error("request of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
@@ -70,6 +73,7 @@ impl NodeError {
             Self::NoLeader
             | Self::NotLeader { .. }
             | Self::Busy
+            | Self::NoSpace
             | Self::TooLarge { .. }
             | Self::Membership { .. }
             | Self::BadTransferee { .. }

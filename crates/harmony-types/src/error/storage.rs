@@ -158,6 +158,13 @@ pub enum StorageError {
 }
 
 impl StorageError {
+    /// Whether this says that the disk is full, or the log's quota used up, before anything was changed: the same call
+    /// succeeds once there is room. A system that reports a full disk in the middle of a call is not meant.
+    #[must_use]
+    pub const fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull { .. } | Self::Wal(WalError::DiskFull { .. } | WalError::Full { .. }))
+    }
+
     /// An [`StorageError::Io`] in the making, for `map_err`. Takes a copy of `path` only when there is an error.
     pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.into(), source }

@@ -56,8 +56,13 @@ fn every_message_survives_the_wire() {
     check_round_trip(PeerMessage::Propose { request: 7, data: Bytes::from_static(b"x") });
     let forwarded = Forwarded { index: LogIndex(9), outcome: Bytes::from_static(b"y") };
     check_round_trip(PeerMessage::ProposeReply { request: 7, result: Ok(forwarded) });
-    for error in [ForwardError::NotLeader, ForwardError::Busy, ForwardError::TooLarge, ForwardError::Unknown]
-    {
+    for error in [
+        ForwardError::NotLeader,
+        ForwardError::Busy,
+        ForwardError::TooLarge,
+        ForwardError::Unknown,
+        ForwardError::NoSpace,
+    ] {
         check_round_trip(PeerMessage::ProposeReply { request: 8, result: Err(error) });
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use super::layout::{self, GROUP_SLOTS};
 use super::sums::UNWRITTEN;
 use super::{PAGE, PagedFile};
+use crate::reserve;
 
 impl PagedFile {
     /// Pages that may need space of the disk when they are written, those for their checksums included.
@@ -38,7 +39,7 @@ impl PagedFile {
         let pages = self.len() / PAGE;
         match self.file.allocate(layout::file_bytes(pages)) {
             Ok(()) => self.in_place.store(pages, Ordering::Release),
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => return Ok(false),
+            Err(error) if reserve::is_full(&error) => return Ok(false),
             Err(error) => return Err(error),
         }
         Ok(true)

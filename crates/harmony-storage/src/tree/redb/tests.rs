@@ -1,6 +1,6 @@
 //! A damaged tree file: whatever the disk shows, the answer is the right one or an error.
 
-use harmony_types::fake::fs::{Crash, MemoryFileSystem};
+use harmony_types::fake::fs::{CallKind, Crash, ENOSPC, Fault, MemoryFileSystem};
 
 use super::*;
 use crate::tree::pages::header_offset;
@@ -324,4 +324,19 @@ fn every_durable_header_is_of_a_commit_in_two_phases() {
     drop(open(&fs, OpenMode::ReadWrite).unwrap());
     look(&fs);
     assert_eq!(headers, 8);
+}
+
+/// A quota of the file system is a full disk, too.
+#[test]
+fn pages_that_the_file_system_has_no_place_for_are_told_apart_from_a_failure() {
+    const EFBIG: i32 = 27;
+    const EDQUOT: i32 = 122;
+    const EIO: i32 = 5;
+    for (errno, expected) in [(ENOSPC, Some(false)), (EDQUOT, Some(false)), (EFBIG, Some(false)), (EIO, None)]
+    {
+        let fs = MemoryFileSystem::new();
+        let tree = RedbTree::open(&fs, Path::new("/t"), OpenMode::CreateNew, 1 << 20).unwrap();
+        fs.inject(Fault::on([CallKind::Allocate]).errno(errno));
+        assert_eq!(tree.take_place().ok(), expected, "error {errno}");
+    }
 }
