@@ -87,6 +87,7 @@ impl<S: Storage> Applier<'_, S> {
         let (first, last) = (first.index, last.index);
         let outcomes = self.shared.storage.apply(&batch.entries)?;
         assert_eq!(outcomes.len(), batch.entries.len(), "one outcome for each entry");
+        self.shared.retention.grown(&batch.entries);
         self.shared.metrics.entries_applied.add(batch.entries.len() as u64);
         self.shared.metrics.apply_batches.add(1);
         answer(self.shared, outcomes, first, batch.replies);

@@ -5,6 +5,7 @@
 //! works in memory: raft must be able to read what it was told is in the log.
 
 pub mod event;
+mod installing;
 pub mod members;
 mod proposals;
 mod reads;
@@ -127,6 +128,7 @@ impl<S: Storage> Core<S> {
                 if std::mem::take(&mut inbox.tick) {
                     self.beat(&mut actions);
                 }
+                self.stay_in_touch(&mut inbox, &mut actions);
                 self.backlog.absorb(inbox);
                 return Ok(actions);
             };

@@ -27,7 +27,7 @@ use crate::core::event::{Actions, ApplyJob, Event, Inbox};
 use crate::metrics::NodeMetrics;
 use crate::queue::{Mailbox, Taken};
 use crate::raft::RaftGroup;
-use crate::retention::Retention;
+use crate::retention::{Limits, Retention};
 use crate::{applier, checkpointer, persist};
 
 /// What the threads of one node share.
@@ -45,7 +45,9 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) snapshots: Mailbox<Vec<Message>>,
     /// Filled when enough was applied to make it durable before time.
     pub(crate) checkpoint: Mailbox<()>,
-    /// Entries that members need behind their snapshots.
+    /// How far the state machine was when the node started.
+    pub(crate) applied_at_start: LogIndex,
+    /// How much of the log is kept.
     pub(crate) retention: Retention,
     end: Mutex<End>,
     ended: Condvar,
@@ -68,7 +70,13 @@ pub(crate) fn start<S: Storage>(
     metrics: Arc<NodeMetrics>,
 ) -> Result<Arc<Shared<S>>, NodeError> {
     transport.set_peers(&peers(config.id, &storage.membership()));
-    metrics.applied_index.set(storage.applied().index.0);
+    let applied_at_start = storage.applied().index;
+    metrics.applied_index.set(applied_at_start.0);
+    let limits = Limits {
+        entries: config.log_keep_entries,
+        bytes: config.log_keep_bytes,
+        held_bytes: config.log_hold_bytes_max,
+    };
     let shared = Arc::new(Shared {
         raft: Arc::clone(core.raft()),
         config,
@@ -81,7 +89,8 @@ pub(crate) fn start<S: Storage>(
         apply: Mailbox::default(),
         snapshots: Mailbox::default(),
         checkpoint: Mailbox::default(),
-        retention: Retention::default(),
+        applied_at_start,
+        retention: Retention::new(limits),
         end: Mutex::default(),
         ended: Condvar::new(),
         threads: Mutex::default(),
@@ -238,6 +247,10 @@ impl<S: Storage> Shared<S> {
 
     pub(crate) fn failure(&self) -> Option<String> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).stopped
     }
 
     pub(crate) fn wait_stopped(&self) -> Option<String> {

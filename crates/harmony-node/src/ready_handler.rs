@@ -63,6 +63,11 @@ impl<S: Storage> ReadyHandler<S> {
         self.installing.is_some()
     }
 
+    /// The newest term that was given to the log.
+    pub(crate) fn saved_term(&self) -> harmony_types::Term {
+        self.term_and_vote.0
+    }
+
     /// Last index handed to the state machine.
     pub(crate) fn handed_out(&self) -> LogIndex {
         self.handed_out

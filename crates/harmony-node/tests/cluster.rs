@@ -115,6 +115,60 @@ fn check_snapshot(tcp: bool) {
     cluster.agree();
 }
 
+/// Bytes of data in a node's log.
+fn log_bytes(cluster: &Cluster, number: u64) -> u64 {
+    let storage = cluster.node(number).storage();
+    let bounds = storage.bounds();
+    let entries = storage.entries(bounds.first()..bounds.last.next(), u64::MAX).unwrap();
+    entries.iter().map(|entry| entry.data.len() as u64).sum()
+}
+
+#[test]
+fn a_member_catches_up_from_the_log_as_far_as_it_is_kept_and_by_a_snapshot_behind_that() {
+    const KIB: u64 = 1 << 10;
+    let mut cluster = Cluster::new(3, false);
+    cluster.log_keep_bytes = 4 << 20;
+    for number in 1..=3 {
+        cluster.start(number);
+    }
+    let put = |cluster: &Cluster, count: u32| {
+        let leader = cluster.leader();
+        for number in 0..count {
+            cluster.put_until_acknowledged(leader, &format!("k{number}={}", "x".repeat(512 << 10)));
+        }
+    };
+    let settled = |cluster: &Cluster| {
+        for number in cluster.nodes.keys().map(|id| id.get()) {
+            wait_for("a log within its limit", || log_bytes(cluster, number) <= 4_096 * KIB);
+            let kept = log_bytes(cluster, number);
+            assert!(3_072 * KIB <= kept, "as much as fits is kept, {kept}");
+        }
+    };
+    put(&cluster, 34);
+    settled(&cluster);
+    // Behind, but not by more than is kept.
+    let lagging = cluster.another(cluster.leader());
+    cluster.kill(lagging);
+    put(&cluster, 4);
+    cluster.start(lagging);
+    cluster.agree();
+    assert_eq!(cluster.node(lagging).metrics().snapshots_installed.get(), 0);
+    // Behind by more.
+    cluster.kill(lagging);
+    put(&cluster, 34);
+    settled(&cluster);
+    cluster.start(lagging);
+    wait_for("a snapshot", || cluster.node(lagging).metrics().snapshots_installed.get() == 1);
+    cluster.agree();
+    // A smaller limit holds for what an earlier life has left, too.
+    let leader = cluster.leader();
+    cluster.kill(leader);
+    cluster.log_keep_bytes = 1 << 20;
+    cluster.start(leader);
+    wait_for("the smaller limit", || log_bytes(&cluster, leader) <= 1_024 * KIB);
+    assert_ne!(log_bytes(&cluster, leader), 0);
+}
+
 #[test]
 fn a_member_that_lags_too_far_gets_a_snapshot_over_memory() {
     check_snapshot(false);

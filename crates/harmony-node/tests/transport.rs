@@ -21,6 +21,7 @@ fn start(cluster: u64, node: u64, peers: Vec<Member>) -> Arc<TcpTransport> {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         peers,
         spool_dir: std::env::temp_dir(),
+        ..TcpTransportConfig::default()
     })
     .unwrap()
 }
@@ -175,6 +176,7 @@ fn peers_find_each_other_again_after_one_was_away() {
         listen: vec![address],
         peers: Vec::new(),
         spool_dir: std::env::temp_dir(),
+        ..TcpTransportConfig::default()
     })
     .unwrap();
     let inbox = Arc::new(Inbox::default());
@@ -192,6 +194,7 @@ fn an_address_in_use_and_a_bad_url_are_reported() {
         listen: vec![one.local_addresses()[0]],
         peers: Vec::new(),
         spool_dir: std::env::temp_dir(),
+        ..TcpTransportConfig::default()
     };
     let error = TcpTransport::start(config.clone()).unwrap_err();
     assert!(error.to_string().contains(&one.local_addresses()[0].to_string()), "{error}");

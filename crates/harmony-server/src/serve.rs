@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    Node, SystemClock, TcpTransport, TcpTransportConfig, TransportError, cluster_id, member_id,
+    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, cluster_id, member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
@@ -136,6 +136,15 @@ pub enum ServeError {
     /// The node does not start.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A file for TLS between members cannot be used.
+    #[error("--{flag}: {source}")]
+    PeerTls {
+        /// The flag that names the file.
+        flag: &'static str,
+        /// What is wrong, and what to do.
+        #[source]
+        source: TlsError,
+    },
     /// The transport between members does not start.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -169,7 +178,7 @@ impl Server {
         let clock = SystemClock::new();
         let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
         storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
-        let node = start_node(config, ids, &data_dir, &storage, clock)?;
+        let (node, transport) = start_node(config, ids, &data_dir, &storage, clock)?;
 
         let limits = Limits {
             request_bytes_max: config.request_bytes_max,
@@ -179,7 +188,7 @@ impl Server {
         };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits));
         let counters = Arc::new(Counters::default());
-        let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&counters)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let routes = Routes::new(&api, http::router(Shared { api: Arc::clone(&api), metrics }), counters);
         let mut tasks = api.tasks();
         tasks.push(Box::pin(verify::run(Arc::clone(&api))));
@@ -373,11 +382,13 @@ fn start_node(
     data_dir: &DataDir,
     storage: &Arc<UnifiedStorage>,
     clock: SystemClock,
-) -> Result<Node<UnifiedStorage>, ServeError> {
+) -> Result<(Node<UnifiedStorage>, Arc<TcpTransport>), ServeError> {
     let options = NodeConfig {
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         election_timeout_ms: config.election_timeout_ms,
         log_keep_entries: config.log_keep_entries,
+        log_keep_bytes: config.log_keep_bytes,
+        log_hold_bytes_max: config.log_hold_bytes_max,
         // The server refuses first, in etcd's words.
         command_bytes_max: config.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
         ..NodeConfig::new(ids.member, ids.cluster)
@@ -385,15 +396,18 @@ fn start_node(
     let membership = storage.membership();
     let transport = TcpTransport::start(TcpTransportConfig {
         identity: ids.identity(),
-        listen: listen::peers(&config.listen_peer)?,
+        listen: listen::peers(&config.listen_peer, false)?,
+        listen_tls: listen::peers(&config.listen_peer, true)?,
+        tls: config.peer_tls.clone(),
         peers: membership.members.into_values().filter(|member| member.id != ids.member).collect(),
         spool_dir: data_dir.spool(),
+        snapshot_bytes_per_second: config.snapshot_bytes_per_second,
     })
     .map_err(|error| listen::refused_peer(&config.listen_peer, error))?;
     match Node::start(options, Arc::clone(storage), Arc::clone(&transport) as _, Arc::new(clock)) {
         Ok(node) => {
             transport.attach(node.peer_sink());
-            Ok(node)
+            Ok((node, transport))
         }
         Err(error) => {
             transport.stop();

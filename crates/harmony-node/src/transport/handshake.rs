@@ -35,6 +35,7 @@ impl Own {
             to,
             purpose: purpose as i32,
             refusal,
+            answers_pings: true,
         }
     }
 
@@ -72,13 +73,17 @@ impl Own {
     }
 
     /// The dialing side: whether the answer is the expected member's consent.
-    fn accepted(self, expected: NodeId, frame: Bytes) -> Result<(), String> {
+    fn accepted(self, expected: NodeId, frame: Bytes) -> Result<Hello, String> {
         let hello = Hello::decode(frame).map_err(|error| error.to_string())?;
         if hello.magic == MAGIC && !hello.refusal.is_empty() {
             return Err(format!("refused by the other side: {}", hello.refusal));
         }
         let from = self.check(&hello)?;
-        if from == expected { Ok(()) } else { Err(format!("member {from} answers, {expected} is expected")) }
+        if from == expected {
+            Ok(hello)
+        } else {
+            Err(format!("member {from} answers, {expected} is expected"))
+        }
     }
 }
 
@@ -88,7 +93,7 @@ fn encode(hello: &Hello) -> BytesMut {
     out
 }
 
-/// Greets the member that was dialed.
+/// Greets the member that was dialed; true when it answers pings.
 ///
 /// # Errors
 /// The connection, or a refusal by either side, in words.
@@ -97,10 +102,11 @@ pub(super) async fn dial(
     to: NodeId,
     purpose: Purpose,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> io::Result<()> {
+) -> io::Result<bool> {
     stream.write_all(&encode(&own.hello(to.get(), purpose, String::new()))).await?;
+    stream.flush().await?;
     let answer = read_frame(stream, HELLO_BYTES_MAX).await?;
-    own.accepted(to, answer).map_err(refused)
+    own.accepted(to, answer).map(|hello| hello.answers_pings).map_err(refused)
 }
 
 /// As [`dial`], on a thread that may block.
@@ -111,8 +117,9 @@ pub(super) fn dial_blocking(
     stream: &mut (impl Read + Write),
 ) -> io::Result<()> {
     stream.write_all(&encode(&own.hello(to.get(), purpose, String::new())))?;
+    stream.flush()?;
     let answer = read_frame_blocking(stream, HELLO_BYTES_MAX)?;
-    own.accepted(to, answer).map_err(refused)
+    own.accepted(to, answer).map(drop).map_err(refused)
 }
 
 /// Answers whoever dialed.
@@ -126,6 +133,7 @@ pub(super) async fn accept(
     let hello = read_frame(stream, HELLO_BYTES_MAX).await?;
     let (result, answer) = own.accept(hello);
     stream.write_all(&answer).await?;
+    stream.flush().await?;
     result.map_err(refused)
 }
 

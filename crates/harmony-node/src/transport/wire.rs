@@ -22,8 +22,8 @@ pub(super) enum Purpose {
     Unspecified = 0,
     /// Messages, from the dialing side to the other.
     Messages = 1,
-    /// One snapshot, then the end.
-    Snapshot = 2,
+    /// One snapshot, or the rest of one, then the end. 2 was a form that could not go on after an interruption.
+    Snapshot = 3,
 }
 
 /// The first frame in each direction of a connection.
@@ -44,12 +44,15 @@ pub(super) struct Hello {
     /// In an answer: why the connection is refused; empty when it is not.
     #[prost(string, tag = "7")]
     pub(super) refusal: String,
+    /// In an answer: pings on a connection for messages are answered.
+    #[prost(bool, tag = "15")]
+    pub(super) answers_pings: bool,
 }
 
 /// A frame of a connection for messages.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Envelope {
-    #[prost(oneof = "Content", tags = "1, 2, 3")]
+    #[prost(oneof = "Content", tags = "1, 2, 3, 15")]
     pub(super) content: Option<Content>,
 }
 
@@ -62,6 +65,23 @@ pub(super) enum Content {
     Propose(WirePropose),
     #[prost(message, tag = "3")]
     Reply(WireReply),
+    /// Asks the other side's transport for an answer with the same number, on the same connection.
+    #[prost(fixed64, tag = "15")]
+    Ping(u64),
+}
+
+/// The answer to a ping, the only frame that goes against a connection's direction.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Pong {
+    #[prost(fixed64, tag = "1")]
+    pub(super) number: u64,
+}
+
+/// A frame that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    Message(PeerMessage),
+    Ping(u64),
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -190,11 +210,12 @@ pub(super) fn envelope(message: PeerMessage) -> Envelope {
 ///
 /// # Errors
 /// It makes no sense; in words.
-pub(super) fn decode(frame: Bytes) -> Result<PeerMessage, String> {
+pub(super) fn decode(frame: Bytes) -> Result<Frame, String> {
     let envelope = Envelope::decode(frame).map_err(|error| error.to_string())?;
-    match envelope.content.ok_or("a message of an unknown kind")? {
-        Content::Raft(message) => Ok(PeerMessage::Raft(Box::new(message_from_wire(message)?))),
-        Content::Propose(WirePropose { request, data }) => Ok(PeerMessage::Propose { request, data }),
+    let message = match envelope.content.ok_or("a message of an unknown kind")? {
+        Content::Ping(number) => return Ok(Frame::Ping(number)),
+        Content::Raft(message) => PeerMessage::Raft(Box::new(message_from_wire(message)?)),
+        Content::Propose(WirePropose { request, data }) => PeerMessage::Propose { request, data },
         Content::Reply(WireReply { request, outcome, error, index }) => {
             let result = match error {
                 0 => Ok(Forwarded { index: LogIndex(index), outcome }),
@@ -204,9 +225,10 @@ pub(super) fn decode(frame: Bytes) -> Result<PeerMessage, String> {
                 4 => Err(ForwardError::Unknown),
                 other => return Err(format!("unknown answer {other}")),
             };
-            Ok(PeerMessage::ProposeReply { request, result })
+            PeerMessage::ProposeReply { request, result }
         }
-    }
+    };
+    Ok(Frame::Message(message))
 }
 
 /// The wire's form of a message to raft.

@@ -76,6 +76,8 @@ pub struct Cluster {
     pub nodes: BTreeMap<NodeId, Node<Replica>>,
     /// Entries kept for slow followers.
     pub log_keep_entries: u64,
+    /// Bytes kept for slow followers.
+    pub log_keep_bytes: u64,
 }
 
 impl Cluster {
@@ -102,6 +104,7 @@ impl Cluster {
             members,
             nodes: BTreeMap::new(),
             log_keep_entries: 10_000,
+            log_keep_bytes: 64 << 20,
         }
     }
 
@@ -129,6 +132,7 @@ impl Cluster {
             heartbeat_interval_ms: 20,
             election_timeout_ms: 200,
             log_keep_entries: self.log_keep_entries,
+            log_keep_bytes: self.log_keep_bytes,
             ..NodeConfig::new(id(number), cluster)
         };
         let storage = self.disks[&id(number)].open();
@@ -150,6 +154,7 @@ impl Cluster {
                     listen: vec![listen],
                     peers: self.members.clone(),
                     spool_dir: dir.path().join(format!("spool-{number}")),
+                    ..TcpTransportConfig::default()
                 })
                 .unwrap();
                 let node = Node::start(config, storage, Arc::clone(&transport) as Arc<dyn Transport>, clock)

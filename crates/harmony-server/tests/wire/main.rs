@@ -6,5 +6,6 @@ mod http;
 mod kv;
 mod maintenance;
 mod members;
+mod peer_tls;
 mod served;
 mod txn;
