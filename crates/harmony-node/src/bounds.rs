@@ -37,6 +37,12 @@ pub(crate) const CHECKPOINT_ASK_BYTES: u64 = limits::CHECKPOINT_BYTES / 4;
 /// Time between two looks at whether the log can be released, milliseconds.
 pub(crate) const CHECKPOINT_INTERVAL_MS: u64 = limits::CHECKPOINT_INTERVAL_MS;
 
+/// Membership changes waiting in a node.
+pub(crate) const CHANGES_WAITING_MAX: usize = 256;
+
+/// Ticks between two rounds in which a leader tells what members have acknowledged.
+pub(crate) const ACKNOWLEDGED_TICKS: u64 = 10;
+
 /// Terms and indexes from peers stay below: no cluster lives long enough to count so far, and raft adds to what it hears.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 

@@ -21,6 +21,12 @@ pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
 
 fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let storage = &shared.storage;
+    let membership = storage.membership();
+    shared.witness.retain(|id| !membership.removed.contains(&id));
+    if let Err(error) = shared.witness.save() {
+        // It is a second line: what it says is kept in memory, and written the next time.
+        tracing::warn!(%error, "what members hold was not written");
+    }
     if storage.durable_applied() < storage.applied().index {
         match storage.checkpoint() {
             Ok(_) => shared.metrics.checkpoints.add(1),

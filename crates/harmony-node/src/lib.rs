@@ -41,6 +41,7 @@ mod ready_handler;
 mod retention;
 pub mod transport;
 pub mod waiter;
+pub mod witness;
 
 pub use application::ApplicationStorage;
 pub use harmony_wal::SystemClock;
@@ -49,3 +50,4 @@ pub use metrics::NodeMetrics;
 pub use node::Node;
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, TcpTransportConfig, TransportError};
 pub use waiter::{ReplySink, Waiter};
+pub use witness::Witness;

@@ -157,6 +157,7 @@ fn peers_find_each_other_again_after_one_was_away() {
     one.attach(Arc::clone(&inbox) as _);
     let address = one.local_addresses()[0];
     let two = start(7, 2, vec![member(1, address)]);
+    two.attach(Arc::new(Inbox::default()));
     // Messages before the connection stands are lost: it is the sender's business to repeat them.
     let send_until = |count: usize, inbox: &Inbox| {
         let clock = harmony_node::SystemClock::new();

@@ -170,7 +170,7 @@ fn a_member_that_is_not_alone_any_more_waits_for_its_election_timeout() {
     let mut world = voters(1);
     world.settle();
     let change_type = harmony_types::ConfChangeType::AddVoter;
-    world.change(1, harmony_types::ConfChange { change_type, member: member(2, Role::Voter) });
+    world.change(1, vec![harmony_types::ConfChange { change_type, member: member(2, Role::Voter) }]);
     world.sync(1);
     // Committed, and on disk as such, but not applied.
     world.nodes[&1].storage.sync().unwrap();

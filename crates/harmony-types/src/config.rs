@@ -142,6 +142,10 @@ pub struct NodeConfig {
     pub uncommitted_bytes_max: u64,
     /// Entries kept behind the applied index for slow followers.
     pub log_keep_entries: u64,
+    /// Refuse membership changes behind which the members that have started, or are heard of, would be no quorum.
+    pub strict_reconfig: bool,
+    /// Learners in the cluster.
+    pub learners_max: usize,
 }
 
 impl NodeConfig {
@@ -156,6 +160,8 @@ impl NodeConfig {
             command_bytes_max: limits::REQUEST_BYTES_MAX,
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
             log_keep_entries: limits::LOG_KEEP_ENTRIES,
+            strict_reconfig: true,
+            learners_max: limits::LEARNERS_MAX,
         }
     }
 

@@ -126,7 +126,10 @@ pub(super) async fn run(peer: std::sync::Arc<Peer>, wires: std::sync::Arc<Wires>
                     Err(error) => tracing::warn!(peer = %peer.id, %error, "connection lost"),
                 }
             }
-            Err(error) => {
+            Err(Failed { error, refused }) => {
+                if refused {
+                    wires.gone(peer.id);
+                }
                 // A peer that is away says the same thing for hours: it is logged once.
                 let error = error.to_string();
                 if error != last_error {
@@ -141,24 +144,48 @@ pub(super) async fn run(peer: std::sync::Arc<Peer>, wires: std::sync::Arc<Wires>
     }
 }
 
-async fn connect(peer: &Peer, wires: &Wires) -> io::Result<TcpStream> {
-    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL"));
-    for url in peer.urls() {
-        result = match timeout(HANDSHAKE_TIMEOUT, connect_to(peer.id, &url, wires)).await {
+/// Why there is no connection to a peer.
+struct Failed {
+    error: io::Error,
+    /// Every address of it is there and refuses: no process of the peer takes connections.
+    refused: bool,
+}
+
+async fn connect(peer: &Peer, wires: &Wires) -> Result<TcpStream, Failed> {
+    let error = io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL");
+    let mut failed = Failed { error, refused: false };
+    for (attempt, url) in peer.urls().iter().enumerate() {
+        let error = match timeout(HANDSHAKE_TIMEOUT, connect_to(peer.id, url, wires)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer"))),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer")),
         };
+        let refused = is_refusal(&error) && (attempt == 0 || failed.refused);
+        failed = Failed { error, refused };
     }
-    result
+    Err(failed)
+}
+
+/// A machine that is reached, and a process that is not: it refuses the connection, or, with a proxy between, ends it before
+/// a word is said.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }
 
 async fn connect_to(to: NodeId, url: &str, wires: &Wires) -> io::Result<TcpStream> {
     let address = address_of(url).map_err(handshake::invalid)?;
+    let node = wires.node()?;
     let mut stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     liveness::watch(&stream)?;
-    handshake::dial(wires.own, to, Purpose::Messages, &mut stream).await?;
+    handshake::dial(wires.own, &**node, to, Purpose::Messages, &mut stream).await?;
     Ok(stream)
 }
 
@@ -226,5 +253,8 @@ fn approximate_bytes(message: &PeerMessage) -> usize {
             PeerMessage::ProposeReply { result, .. } => {
                 result.as_ref().map_or(0, |forwarded| forwarded.outcome.len())
             }
+            PeerMessage::Change { changes, .. } => changes.len() * OVERHEAD,
+            PeerMessage::ChangeReply { .. } => 0,
+            PeerMessage::Acknowledged { held } => held.len() * 16,
         }
 }

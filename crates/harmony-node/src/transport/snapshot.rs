@@ -13,7 +13,7 @@ use harmony_types::{Message, NodeId, Snapshot, SnapshotData, limits};
 use prost::Message as _;
 
 use crate::transport::frame;
-use crate::transport::handshake::{self, Own, invalid, read_frame_blocking};
+use crate::transport::handshake::{self, invalid, read_frame_blocking};
 use crate::transport::peer::HANDSHAKE_TIMEOUT;
 use crate::transport::tcp::{Wires, address_of};
 use crate::transport::wire::{self, Purpose, WireMessage};
@@ -46,8 +46,13 @@ struct Arrival {
 ///
 /// # Errors
 /// The connection, a refusal, or the content, which failed to read.
-pub(super) fn send(own: Own, urls: &[String], announcement: Message, snapshot: Snapshot) -> io::Result<()> {
-    let mut stream = connect(own, announcement.to, urls)?;
+pub(super) fn send(
+    wires: &Wires,
+    urls: &[String],
+    announcement: Message,
+    snapshot: Snapshot,
+) -> io::Result<()> {
+    let mut stream = connect(wires, announcement.to, urls)?;
     let mut out = BytesMut::new();
     let put = |out: &mut BytesMut, stream: &mut TcpStream| {
         let written = stream.write_all(out);
@@ -76,7 +81,7 @@ pub(super) fn send(own: Own, urls: &[String], announcement: Message, snapshot: S
     if refusal.is_empty() { Ok(()) } else { Err(io::Error::other(refusal)) }
 }
 
-fn connect(own: Own, to: NodeId, urls: &[String]) -> io::Result<TcpStream> {
+fn connect(wires: &Wires, to: NodeId, urls: &[String]) -> io::Result<TcpStream> {
     let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL"));
     for url in urls {
         let attempt = address_of(url).map_err(invalid).and_then(|address| {
@@ -92,7 +97,7 @@ fn connect(own: Own, to: NodeId, urls: &[String]) -> io::Result<TcpStream> {
             Ok(mut stream) => {
                 stream.set_read_timeout(Some(STALL_TIMEOUT))?;
                 stream.set_write_timeout(Some(STALL_TIMEOUT))?;
-                handshake::dial_blocking(own, to, Purpose::Snapshot, &mut stream)?;
+                handshake::dial_blocking(wires.own, &**wires.node()?, to, Purpose::Snapshot, &mut stream)?;
                 return Ok(stream);
             }
             Err(error) => result = Err(error),
@@ -142,9 +147,8 @@ fn take_in(wires: &Wires, from: NodeId, stream: &mut TcpStream) -> io::Result<()
         file.write_all(&chunk.data)?;
     }
     file.rewind()?;
-    let sink = wires.sink().ok_or_else(|| io::Error::other("the node has not started yet"))?;
     let snapshot = Snapshot { meta: *meta, data: SnapshotData::Stream(Box::new(io::BufReader::new(file))) };
-    sink.receive_snapshot(announcement, snapshot).map_err(io::Error::other)
+    wires.node()?.receive_snapshot(announcement, snapshot).map_err(io::Error::other)
 }
 
 /// A file for the content, nameless from here on: whatever happens, it vanishes when it is closed.

@@ -7,17 +7,21 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harmony_types::config::Identity;
-use harmony_types::transport::PeerSink;
-use harmony_types::{Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits};
+use harmony_types::transport::{Held, PeerSink};
+use harmony_types::{
+    LogIndex, Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits,
+};
 use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::metrics::Counter;
@@ -97,6 +101,8 @@ pub(super) struct Wires {
     pub(super) spool_dir: PathBuf,
     pub(super) metrics: TransportMetrics,
     sink: OnceLock<Arc<dyn PeerSink>>,
+    /// Moves whenever the members change: whoever was removed is not heard any more.
+    members: watch::Sender<()>,
     /// One snapshot arrives at a time: the node installs only one, and the spool stays bounded.
     receiving_snapshot: AtomicBool,
 }
@@ -104,6 +110,17 @@ pub(super) struct Wires {
 impl Wires {
     pub(super) fn sink(&self) -> Option<&Arc<dyn PeerSink>> {
         self.sink.get()
+    }
+
+    /// The node behind this transport: it has to be there before anybody is greeted in its name.
+    pub(super) fn node(&self) -> io::Result<&Arc<dyn PeerSink>> {
+        self.sink().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the node is still starting"))
+    }
+
+    pub(super) fn gone(&self, peer: NodeId) {
+        if let Some(sink) = self.sink() {
+            sink.gone(peer);
+        }
     }
 
     pub(super) fn unreachable(&self, peer: NodeId) {
@@ -155,6 +172,7 @@ impl TcpTransport {
             spool_dir: config.spool_dir,
             metrics: TransportMetrics::default(),
             sink: OnceLock::new(),
+            members: watch::Sender::new(()),
             receiving_snapshot: AtomicBool::new(false),
         });
         let (spawn, peers) = unbounded_channel();
@@ -217,7 +235,7 @@ impl Transport for TcpTransport {
         let urls = self.peers().get(&to).map(|peer| peer.urls()).unwrap_or_default();
         let wires = Arc::clone(&self.wires);
         let work = move || {
-            let result = snapshot::send(wires.own, &urls, announcement, snapshot);
+            let result = snapshot::send(&wires, &urls, announcement, snapshot);
             match &result {
                 Ok(()) => tracing::info!(%to, "snapshot sent"),
                 Err(error) => tracing::warn!(%to, %error, "snapshot not sent"),
@@ -257,6 +275,7 @@ impl Transport for TcpTransport {
                 }
             }
         }
+        self.wires.members.send_replace(());
     }
 
     fn stop(&self) {
@@ -308,7 +327,8 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, wires: Arc<Wires>) {
     // stay open behind a dead network.
     let _ = stream.set_nodelay(true);
     let _ = liveness::watch(&stream);
-    let greeted = timeout(HANDSHAKE_TIMEOUT, handshake::accept(wires.own, &mut stream)).await;
+    let greet = async { handshake::accept(wires.own, &**wires.node()?, &mut stream).await };
+    let greeted = timeout(HANDSHAKE_TIMEOUT, greet).await;
     let greeted = greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")));
     let result = match greeted {
         Ok((from, Purpose::Snapshot)) => take_snapshot(from, stream, &wires),
@@ -324,8 +344,10 @@ async fn serve(mut stream: TcpStream, address: SocketAddr, wires: Arc<Wires>) {
 /// Reads until the peer closes the connection, which is no error.
 async fn read_messages(from: NodeId, stream: &mut TcpStream, wires: &Wires) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
+    let mut members = wires.members.subscribe();
     loop {
-        let frame = match read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX).await {
+        let read = pin!(read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX));
+        let frame = match unless_removed(from, &mut members, wires, read).await? {
             Ok(frame) => frame,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
             Err(error) => {
@@ -347,6 +369,26 @@ async fn read_messages(from: NodeId, stream: &mut TcpStream, wires: &Wires) -> i
         }
         if let Some(sink) = wires.sink() {
             sink.receive(from, message);
+        }
+    }
+}
+
+/// Waits for `read`, as long as the peer is not removed. Its next connection is refused and told so.
+async fn unless_removed<T>(
+    from: NodeId,
+    members: &mut watch::Receiver<()>,
+    wires: &Wires,
+    mut read: Pin<&mut impl Future<Output = T>>,
+) -> io::Result<T> {
+    loop {
+        tokio::select! {
+            frame = &mut read => return Ok(frame),
+            Ok(()) = members.changed() => {
+                let whatever_it_holds = Held { last: LogIndex(u64::MAX) };
+                if wires.node()?.admit(from, whatever_it_holds).is_err() {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("member {from} was removed")));
+                }
+            }
         }
     }
 }
