@@ -37,10 +37,30 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     }
     // Raft looks at the entries behind its own applied index, which runs behind the storage's.
     let applied = shared.raft.status().applied;
-    let kept = LogIndex(applied.0.saturating_sub(shared.config.log_keep_entries));
-    let upto = shared.retention.limit(kept.min(storage.durable_applied()), shared.clock.now());
+    let wanted = releasable(applied, storage.durable_applied(), shared.config.log_keep_entries);
+    let upto = shared.retention.limit(wanted, shared.clock.now());
     if storage.bounds().boundary < upto {
         storage.release(upto)?;
     }
     Ok(())
+}
+
+/// The last entry that this member itself does not need: it is in the durable state machine, and far enough behind for
+/// members that are a little late.
+fn releasable(applied: LogIndex, durable: LogIndex, keep_entries: u64) -> LogIndex {
+    LogIndex(applied.0.saturating_sub(keep_entries)).min(durable)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_log_keeps_what_is_not_durable_and_a_tail_for_members_that_are_late() {
+        let upto = |applied, durable, keep| releasable(LogIndex(applied), LogIndex(durable), keep).0;
+        assert_eq!(upto(100, 100, 30), 70);
+        assert_eq!(upto(100, 20, 30), 20);
+        assert_eq!(upto(100, 100, 0), 100);
+        assert_eq!(upto(20, 20, 30), 0);
+    }
 }

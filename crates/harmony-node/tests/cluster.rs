@@ -225,3 +225,32 @@ fn every_waiter_ends_exactly_once_when_the_node_stops_under_load() {
         assert_eq!((ends.len(), tokens.len()), (2_000, 2_000));
     }
 }
+
+/// Looks for what was put as soon as its put has an outcome.
+struct Looks {
+    storage: Arc<support::Replica>,
+    found: Mutex<Vec<bool>>,
+}
+
+impl ReplySink<u64> for Looks {
+    fn complete(&self, batch: Vec<(u64, Result<u64, NodeError>)>) {
+        for (token, result) in batch {
+            result.unwrap();
+            let found = self.storage.query(format!("k{token}").as_bytes()).unwrap().is_some();
+            self.found.lock().unwrap().push(found);
+        }
+    }
+}
+
+#[test]
+fn an_outcome_is_told_once_it_is_visible() {
+    let cluster = Cluster::started(1, false);
+    let storage = Arc::clone(cluster.node(1).storage());
+    let looks = Arc::new(Looks { storage, found: Mutex::default() });
+    for token in 0..200 {
+        let waiter = Waiter::new(Arc::clone(&looks) as _, token);
+        cluster.node(1).propose(Bytes::from(format!("k{token}=1")), waiter);
+    }
+    wait_for("all outcomes", || looks.found.lock().unwrap().len() == 200);
+    assert!(looks.found.lock().unwrap().iter().all(|found| *found));
+}

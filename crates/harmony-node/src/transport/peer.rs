@@ -258,3 +258,50 @@ fn approximate_bytes(message: &PeerMessage) -> usize {
             PeerMessage::Acknowledged { held } => held.len() * 16,
         }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use harmony_types::Role;
+
+    use super::*;
+
+    /// Raft sends again what was lost; whoever queues without an end runs out of memory instead.
+    #[test]
+    fn a_peer_that_is_away_or_does_not_keep_up_is_sent_nothing() {
+        let member = Member {
+            id: NodeId::new(2).unwrap(),
+            name: String::new(),
+            peer_urls: Vec::new(),
+            client_urls: Vec::new(),
+            role: Role::Voter,
+        };
+        let peer = Peer::new(&member);
+        let message = |bytes| vec![PeerMessage::Propose { request: 1, data: Bytes::from(vec![0; bytes]) }];
+        assert!(!peer.push(message(1)), "away");
+        peer.set_connected(true);
+        let half = limits::PEER_QUEUE_BYTES_MAX / 2;
+        assert!(peer.push(message(half)));
+        assert!(!peer.push(message(half)), "the queue is full");
+        assert!(peer.push(message(1)));
+        assert_eq!(peer.take().len(), 2);
+        assert!(peer.push(message(half)), "there is room again");
+    }
+
+    /// Only a machine that says so itself is evidence: silence may be the network's.
+    #[test]
+    fn a_refusal_is_no_silence() {
+        for (kind, refused) in [
+            (io::ErrorKind::ConnectionRefused, true),
+            (io::ErrorKind::ConnectionReset, true),
+            (io::ErrorKind::UnexpectedEof, true),
+            (io::ErrorKind::TimedOut, false),
+            (io::ErrorKind::HostUnreachable, false),
+            (io::ErrorKind::NetworkUnreachable, false),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::NotFound, false),
+        ] {
+            assert_eq!(is_refusal(&kind.into()), refused, "{kind}");
+        }
+    }
+}
