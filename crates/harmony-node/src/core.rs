@@ -180,6 +180,7 @@ impl<S: Storage> Core<S> {
             self.applied = self.applied.max(index);
             self.raft.applied(index);
         }
+        let mut gone = Vec::new();
         for report in std::mem::take(&mut inbox.reports) {
             match report {
                 Report::SnapshotSent(peer, arrived) => self.raft.report_snapshot(peer, arrived),
@@ -188,7 +189,7 @@ impl<S: Storage> Core<S> {
                     self.proposals.forwards_lost(|to| to == peer, actions);
                     self.changes_lost(|to| to == peer, actions);
                 }
-                Report::Gone(peer) => self.gone(peer)?,
+                Report::Gone(peer) => gone.push(peer),
             }
         }
         for message in std::mem::take(&mut self.deferred) {
@@ -217,6 +218,10 @@ impl<S: Storage> Core<S> {
                 }
                 PeerMessage::Acknowledged { held } => self.acknowledged(held, actions)?,
             }
+        }
+        // Behind what they sent before: a last heartbeat would call the election off.
+        for peer in gone {
+            self.gone(peer)?;
         }
         // One at a time, and none whose announcement would have to wait: it would come without its content. The leader
         // sends another.

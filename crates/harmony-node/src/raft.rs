@@ -102,12 +102,16 @@ impl<S: Storage> RaftGroup<S> {
         }
     }
 
-    /// Lets this follower vote for somebody else, as if it had not heard of its leader for an election timeout.
-    pub(crate) fn expire_lease(&self) {
+    /// Lets this follower vote for somebody else, as if it had not heard of its leader for an election timeout. Raft itself
+    /// asks for votes `ticks` later, and not at a time of chance, unless the leader is heard.
+    pub(crate) fn expire_lease(&self, ticks: u64) {
         let mut inner = self.lock();
         let raft = &mut inner.raw.raft;
+        let timeout = raft.election_timeout();
         if raft.state == StateRole::Follower {
-            raft.election_elapsed = raft.election_elapsed.max(raft.election_timeout());
+            raft.election_elapsed = raft.election_elapsed.max(timeout);
+            let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
+            raft.set_randomized_election_timeout(timeout + ticks.min(timeout - 1));
         }
     }
 

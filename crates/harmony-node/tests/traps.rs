@@ -383,3 +383,15 @@ fn commands_that_wait_are_bounded_by_their_bytes() {
     world.messages.clear();
     waits_and_is_refused(&mut world);
 }
+
+/// What a dead leader's connection still held comes first, or its last heartbeat would call the election off.
+#[test]
+fn evidence_is_looked_at_behind_what_came_with_it() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    let heartbeat = PeerMessage::Raft(Box::new(message(MessageType::Heartbeat, 1, 2, 1)));
+    let gone = harmony_node::core::event::Event::Gone { peer: id(1) };
+    world.turn(2, [gone, harmony_node::core::event::Event::Peer { from: id(1), message: heartbeat }]);
+    assert_eq!(state(&world, 2), RaftState::PreCandidate);
+}

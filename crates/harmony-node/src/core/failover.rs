@@ -7,7 +7,7 @@
 //!   is heard by a quorum, stays.
 //! - Voters go in the order of their ids, [`STEP_TICKS`] apart, so that they do not split the vote: the first asks at once.
 //! - What a member ignored a moment before it had the evidence itself, it looks at again.
-//! - A member asks early once in an election timeout; a heartbeat in between calls it off.
+//! - A member asks early twice in an election timeout at most; a heartbeat in between calls it off.
 
 use harmony_types::raft::RaftState;
 use harmony_types::{Message, MessageType, NodeError, NodeId, RaftNode as _, Storage};
@@ -41,15 +41,17 @@ impl<S: Storage> Core<S> {
         if view.state != RaftState::Follower || view.leader != Some(peer) {
             return Ok(());
         }
-        self.raft.expire_lease();
+        let rank = self.raft.succession_rank();
+        self.raft.expire_lease((rank + 1) * STEP_TICKS);
         let ignored = std::mem::take(&mut self.failover.ignored);
         let others_ask = !ignored.is_empty();
         for (_, message) in ignored {
             self.step(message)?;
         }
-        let rested = self.failover.last.is_none_or(|last| last + self.config.election_ticks() <= self.ticks);
+        let rest = self.config.election_ticks() / 2;
+        let rested = self.failover.last.is_none_or(|last| last + rest <= self.ticks);
         if self.failover.campaign_at.is_none() && rested && view.promotable {
-            let rank = self.raft.succession_rank() + u64::from(others_ask);
+            let rank = rank + u64::from(others_ask);
             tracing::info!(node = %self.config.id, leader = %peer, rank, "the leader's process is gone");
             self.failover.campaign_at = Some((peer, self.ticks + rank * STEP_TICKS));
             self.campaign_early();

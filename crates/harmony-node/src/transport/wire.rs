@@ -14,7 +14,7 @@ use crate::raft::{decode_changes, encode_changes};
 pub(super) const MAGIC: u64 = 0x4861_726d_6f6e_7944;
 
 /// Version of everything that peers exchange.
-pub(super) const PROTOCOL_VERSION: u32 = 1;
+pub(super) const PROTOCOL_VERSION: u32 = 2;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
