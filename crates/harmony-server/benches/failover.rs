@@ -3,7 +3,7 @@
 //!
 //! | row | measured |
 //! | --- | --- |
-//! | `kill` | from SIGKILL of the leader to the first acknowledgement of a put that was begun after it, on a member that lives |
+//! | `kill` | from SIGKILL of the leader to the first acknowledgement of a put that was begun after its process had ended, by a member that lives |
 //! | `sigterm` | longest time between two acknowledgements, of a client that puts without a pause while the leader is told to end; and puts that it had to repeat |
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a program for a terminal")]
 
@@ -70,8 +70,8 @@ fn kill(cluster: &mut ProcessCluster) -> Duration {
     while clock.now() < end {
         clients.iter().for_each(|client| drop(client.put(b"k", b"v").unwrap()));
     }
-    cluster.kill_node(leader).unwrap();
     let killed = clock.now();
+    cluster.kill_node(leader).unwrap();
     let took = clients
         .iter()
         .cycle()
