@@ -1,7 +1,9 @@
 //! The apply thread: committed entries into the state machine, outcomes to those who wait.
 
 use harmony_types::transport::Forwarded;
-use harmony_types::{ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage};
+use harmony_types::{
+    ConfChange, Entry, LogIndex, Membership, MembershipError, NodeError, NodeId, PeerMessage, Storage,
+};
 use prost::Message as _;
 
 use crate::bounds;
@@ -47,9 +49,9 @@ impl<S: Storage> Applier<'_, S> {
         for job in jobs {
             match job {
                 ApplyJob::Entries { entries, replies } => self.collect(entries, replies)?,
-                ApplyJob::Membership { entry, voter_sets, change, waiter } => {
+                ApplyJob::Membership { entry, voter_sets, changes, waiter } => {
                     self.apply()?;
-                    self.apply_membership(&entry, voter_sets, change, waiter)?;
+                    self.apply_membership(&entry, voter_sets, changes, waiter)?;
                 }
                 ApplyJob::Install { snapshot } => {
                     self.apply()?;
@@ -104,28 +106,20 @@ impl<S: Storage> Applier<'_, S> {
         &self,
         entry: &Entry,
         voter_sets: Option<Membership>,
-        change: Option<ConfChange>,
+        changes: Vec<ConfChange>,
         waiter: Option<Waiter<Membership>>,
     ) -> Result<(), NodeError> {
         let before = self.shared.storage.membership();
         let possible = voter_sets.is_some();
         let after = match voter_sets {
-            Some(voter_sets) => membership_after(&before, change, voter_sets),
+            Some(voter_sets) => membership_after(&before, changes, voter_sets),
             None => before,
         };
         self.shared.storage.apply_membership(entry, &after)?;
         self.members_changed();
         self.report(entry.index);
-        let me = self.shared.config.id;
-        let removed = after.removed.contains(&me);
         if let Some(waiter) = waiter {
-            let reason = "the change is impossible in this configuration".to_owned();
-            waiter.complete(if possible { Ok(after) } else { Err(NodeError::Membership { reason }) });
-        }
-        if removed {
-            return Err(NodeError::Membership {
-                reason: format!("member {me} was removed from the cluster"),
-            });
+            waiter.complete(if possible { Ok(after) } else { Err(MembershipError::Impossible.into()) });
         }
         Ok(())
     }

@@ -50,6 +50,12 @@ pub(crate) const PING_INTERVAL_MS: u64 = 1_000;
 /// Entries read at once to learn the size of the log, bytes.
 pub(crate) const MEASURE_BYTES: u64 = 1 << 20;
 
+/// Membership changes waiting in a node.
+pub(crate) const CHANGES_WAITING_MAX: usize = 256;
+
+/// Ticks between two rounds in which a leader tells what members have acknowledged.
+pub(crate) const ACKNOWLEDGED_TICKS: u64 = 10;
+
 /// Terms and indexes from peers stay below: no cluster lives long enough to count so far, and raft adds to what it hears.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 

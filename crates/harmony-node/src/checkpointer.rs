@@ -38,6 +38,12 @@ fn measure<S: Storage>(shared: &Shared<S>) {
 
 fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let storage = &shared.storage;
+    let membership = storage.membership();
+    shared.witness.retain(|id| !membership.removed.contains(&id));
+    if let Err(error) = shared.witness.save() {
+        // It is a second line: what it says is kept in memory, and written the next time.
+        tracing::warn!(%error, "what members hold was not written");
+    }
     if storage.durable_applied() < storage.applied().index {
         match storage.checkpoint() {
             Ok(_) => shared.metrics.checkpoints.add(1),
@@ -52,7 +58,7 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     for one in status.progress.iter().filter(|one| one.recent_active) {
         shared.retention.heard(one.id, one.matched, now);
     }
-    let upto = shared.retention.limit(status.applied.min(storage.durable_applied()), now);
+    let upto = shared.retention.limit(status.applied, storage.durable_applied(), now);
     if storage.bounds().boundary < upto {
         storage.release(upto)?;
     }

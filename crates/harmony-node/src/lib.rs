@@ -42,6 +42,7 @@ mod retention;
 pub mod tls;
 pub mod transport;
 pub mod waiter;
+pub mod witness;
 
 pub use application::ApplicationStorage;
 pub use harmony_wal::SystemClock;
@@ -51,3 +52,4 @@ pub use node::Node;
 pub use tls::{Tls, TlsConfig, TlsError, TlsIdentity};
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, TcpTransportConfig, TransportError};
 pub use waiter::{ReplySink, Waiter};
+pub use witness::Witness;

@@ -100,6 +100,10 @@ pub struct NodeMetrics {
     pub leader: Counter,
     /// How often the leader changed, as seen from here.
     pub leader_changes: Counter,
+    /// Elections that this member began because its leader's process was gone.
+    pub early_elections: Counter,
+    /// Times that this member handed leadership over because its disk hung.
+    pub disk_stalls: Counter,
     /// Read index rounds asked for.
     pub read_rounds: Counter,
     /// Read index rounds that were asked for again.

@@ -112,12 +112,17 @@ impl Retention {
         (self.limits.bytes / 64).max(1)
     }
 
-    /// The last entry that may be released; `applied` is the last that nobody here needs any more.
-    pub(crate) fn limit(&self, applied: LogIndex, now: Duration) -> LogIndex {
+    /// The last entry that may be released: behind `applied` as much is kept as the limits say, and nothing is given up that
+    /// is not durable in the state machine.
+    pub(crate) fn limit(&self, applied: LogIndex, durable: LogIndex, now: Duration) -> LogIndex {
         let Limits { entries, bytes, held_bytes } = self.limits;
         let mut state = self.lock();
         state.held.retain(|_, one| one.until.is_none_or(|until| now < until));
-        let kept = state.pieces.behind(bytes).max(LogIndex(applied.0.saturating_sub(entries))).min(applied);
+        let kept = state
+            .pieces
+            .behind(bytes)
+            .max(LogIndex(applied.0.saturating_sub(entries)))
+            .min(durable.min(applied));
         // Whoever has caught up as far as the log is kept for anybody needs no more than anybody.
         state.held.retain(|_, one| !one.installed || one.index < kept);
         let held = state.held.values().map(|one| one.index).fold(kept, LogIndex::min);
@@ -177,6 +182,11 @@ mod tests {
         Retention::new(Limits { entries, bytes, held_bytes })
     }
 
+    /// What may be released when everything applied is durable.
+    fn upto(retention: &Retention, applied: u64, now: Duration) -> LogIndex {
+        retention.limit(LogIndex(applied), LogIndex(applied), now)
+    }
+
     /// Entries that take `bytes` each.
     fn grow(retention: &Retention, indexes: std::ops::RangeInclusive<u64>, bytes: u64) {
         let data = bytes::Bytes::from(vec![0; usize::try_from(bytes - ENTRY_OVERHEAD_BYTES).unwrap()]);
@@ -190,19 +200,19 @@ mod tests {
     fn as_much_is_kept_as_fits_into_both_limits() {
         let by_entries = retention(30, 1 << 20, 1 << 20);
         grow(&by_entries, 1..=100, 100);
-        assert_eq!(by_entries.limit(LogIndex(100), NOW), LogIndex(70));
+        assert_eq!(upto(&by_entries, 100, NOW), LogIndex(70));
         let by_bytes = retention(1_000, 4_000, 4_000);
         grow(&by_bytes, 1..=100, 100);
-        assert_eq!(by_bytes.limit(LogIndex(100), NOW), LogIndex(60), "40 entries of 100 bytes");
+        assert_eq!(upto(&by_bytes, 100, NOW), LogIndex(60), "40 entries of 100 bytes");
         // Large ones count for more.
         grow(&by_bytes, 101..=103, 1_000);
-        assert_eq!(by_bytes.limit(LogIndex(103), NOW), LogIndex(90));
-        assert_eq!(by_bytes.limit(LogIndex(103), NOW), LogIndex(90), "asking changes nothing");
+        assert_eq!(upto(&by_bytes, 103, NOW), LogIndex(90));
+        assert_eq!(upto(&by_bytes, 103, NOW), LogIndex(90), "asking changes nothing");
         grow(&by_bytes, 104..=104, 1_000_000);
-        assert_eq!(by_bytes.limit(LogIndex(104), NOW), LogIndex(104), "not one fits");
+        assert_eq!(upto(&by_bytes, 104, NOW), LogIndex(104), "not one fits");
         let none = retention(0, 0, 0);
         grow(&none, 1..=10, 100);
-        assert_eq!(none.limit(LogIndex(10), NOW), LogIndex(10));
+        assert_eq!(upto(&none, 10, NOW), LogIndex(10));
     }
 
     #[test]
@@ -212,14 +222,15 @@ mod tests {
         let before = Retention::new(retention.limits);
         grow(&before, 1..=50, 100);
         retention.found(before.state.into_inner().unwrap().pieces);
-        assert_eq!(retention.limit(LogIndex(60), NOW), LogIndex(20));
+        assert_eq!(upto(&retention, 60, NOW), LogIndex(20));
     }
 
     #[test]
     fn nothing_is_given_up_before_it_was_applied() {
         let retention = retention(0, 0, 0);
         grow(&retention, 1..=10, 100);
-        assert_eq!(retention.limit(LogIndex(4), NOW), LogIndex(4));
+        assert_eq!(retention.limit(LogIndex(10), LogIndex(3), NOW), LogIndex(3), "it is not durable");
+        assert_eq!(upto(&retention, 4, NOW), LogIndex(4));
     }
 
     #[test]
@@ -228,7 +239,7 @@ mod tests {
         grow(&retention, 1..=1_000_000, 100);
         let pieces = retention.lock().pieces.0.len();
         assert!(pieces <= 100, "{pieces}");
-        let kept = 1_000_000 - retention.limit(LogIndex(1_000_000), NOW).0;
+        let kept = 1_000_000 - upto(&retention, 1_000_000, NOW).0;
         let wanted = (64 << 20) / 100;
         assert!(kept <= wanted && wanted - kept <= wanted / 32, "{kept} of {wanted}");
     }
@@ -236,7 +247,7 @@ mod tests {
     #[test]
     fn entries_behind_a_snapshot_stay_until_its_receiver_had_time_to_ask_for_them() {
         let retention = retention(0, 1 << 20, 1 << 20);
-        let limit = |now| retention.limit(LogIndex(100), now).0;
+        let limit = |now| upto(&retention, 100, now).0;
         assert_eq!(limit(NOW), 100);
         retention.asked(id(2), LogIndex(40));
         retention.asked(id(3), LogIndex(30));
@@ -254,14 +265,14 @@ mod tests {
         retention.asked(id(2), LogIndex(10));
         retention.sent(id(2), true, NOW);
         retention.asked(id(2), LogIndex(20));
-        assert_eq!(retention.limit(LogIndex(100), NOW + Duration::from_secs(60)), LogIndex(20));
-        assert_eq!(retention.limit(LogIndex(5), NOW), LogIndex(5));
+        assert_eq!(upto(&retention, 100, NOW + Duration::from_secs(60)), LogIndex(20));
+        assert_eq!(upto(&retention, 5, NOW), LogIndex(5));
     }
 
     #[test]
     fn entries_stay_while_the_receiver_is_heard_of_until_it_has_caught_up() {
         let retention = retention(10, 1 << 20, 1 << 20);
-        let limit = |applied, now| retention.limit(LogIndex(applied), now).0;
+        let limit = |applied, now| upto(&retention, applied, now).0;
         let hour = Duration::from_secs(3_600);
         retention.asked(id(2), LogIndex(40));
         retention.heard(id(2), LogIndex(7), NOW);
@@ -288,8 +299,8 @@ mod tests {
         let retention = retention(10, 1_000, 5_000);
         retention.asked(id(2), LogIndex(1));
         grow(&retention, 1..=40, 100);
-        assert_eq!(retention.limit(LogIndex(40), NOW), LogIndex(1));
+        assert_eq!(upto(&retention, 40, NOW), LogIndex(1));
         grow(&retention, 41..=200, 100);
-        assert_eq!(retention.limit(LogIndex(200), NOW), LogIndex(150), "50 entries of 100 bytes");
+        assert_eq!(upto(&retention, 200, NOW), LogIndex(150), "50 entries of 100 bytes");
     }
 }

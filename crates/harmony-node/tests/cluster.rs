@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harmony_node::{ReplySink, Waiter};
 use harmony_types::raft::RaftState;
-use harmony_types::{ConfChange, ConfChangeType, Member, NodeError, Role, Storage};
+use harmony_types::{ConfChangeType, Member, MembershipError, NodeError, Role, Storage};
 use support::{Cluster, id, wait_for};
 
 fn check_replication(tcp: bool) {
@@ -224,26 +224,20 @@ fn a_member_is_added_promoted_and_removed() {
         client_urls: Vec::new(),
         role: Role::Learner,
     };
-    let change = |cluster: &Cluster, change_type| {
-        let change = ConfChange { change_type, member: member.clone() };
-        let mut result = Err(NodeError::NoLeader);
-        wait_for("the change", || {
-            let leader = cluster.leader();
-            result = cluster.node(leader).change_members_blocking(change.clone(), support::PATIENCE);
-            !matches!(result, Err(NodeError::NotLeader { .. } | NodeError::LeaderChanged))
-        });
-        result
-    };
+    let change = |cluster: &Cluster, change_type| cluster.change(change_type, &member);
     cluster.put_until_acknowledged(1, "a=1");
     let learner = change(&cluster, ConfChangeType::AddLearner).unwrap();
     assert!(learner.learners.contains(&id(4)));
     assert_eq!(learner.members[&id(4)].role, Role::Learner);
-    assert!(matches!(change(&cluster, ConfChangeType::AddLearner), Err(NodeError::Membership { .. })));
+    assert!(matches!(
+        change(&cluster, ConfChangeType::AddLearner),
+        Err(NodeError::Membership(MembershipError::Exists))
+    ));
     // It starts with nothing: no members either, until the leader's log or snapshot tells it.
     cluster.disks.insert(id(4), support::Disk::default());
     cluster.start(4);
     wait_for("the learner to catch up", || cluster.node(4).storage().application().print() == "1: a=1");
-    let voter = change(&cluster, ConfChangeType::AddVoter).unwrap();
+    let voter = change(&cluster, ConfChangeType::Promote).unwrap();
     assert!(voter.voters.contains(&id(4)) && voter.learners.is_empty());
     let gone = change(&cluster, ConfChangeType::Remove).unwrap();
     assert!(gone.removed.contains(&id(4)) && !gone.contains(id(4)));
@@ -284,4 +278,33 @@ fn every_waiter_ends_exactly_once_when_the_node_stops_under_load() {
         let tokens: BTreeSet<u64> = ends.iter().map(|(token, _)| *token).collect();
         assert_eq!((ends.len(), tokens.len()), (2_000, 2_000));
     }
+}
+
+/// Looks for what was put as soon as its put has an outcome.
+struct Looks {
+    storage: Arc<support::Replica>,
+    found: Mutex<Vec<bool>>,
+}
+
+impl ReplySink<u64> for Looks {
+    fn complete(&self, batch: Vec<(u64, Result<u64, NodeError>)>) {
+        for (token, result) in batch {
+            result.unwrap();
+            let found = self.storage.query(format!("k{token}").as_bytes()).unwrap().is_some();
+            self.found.lock().unwrap().push(found);
+        }
+    }
+}
+
+#[test]
+fn an_outcome_is_told_once_it_is_visible() {
+    let cluster = Cluster::started(1, false);
+    let storage = Arc::clone(cluster.node(1).storage());
+    let looks = Arc::new(Looks { storage, found: Mutex::default() });
+    for token in 0..200 {
+        let waiter = Waiter::new(Arc::clone(&looks) as _, token);
+        cluster.node(1).propose(Bytes::from(format!("k{token}=1")), waiter);
+    }
+    wait_for("all outcomes", || looks.found.lock().unwrap().len() == 200);
+    assert!(looks.found.lock().unwrap().iter().all(|found| *found));
 }

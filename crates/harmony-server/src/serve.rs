@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, cluster_id, member_id,
+    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, Witness, cluster_id,
+    member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
@@ -38,9 +39,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long a leader that stops waits for another to take over.
 const TRANSFER: Duration = Duration::from_secs(1);
-
-/// Rest between two looks at whether it did.
-const TRANSFER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Rest between two tries to tell the cluster this member's name.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
@@ -254,13 +252,10 @@ impl Server {
         Ok(self.api.storage.close()?)
     }
 
-    /// A leader that just goes away leaves the others to wait for an election timeout.
+    /// A leader that just goes away leaves the others to find out.
     fn hand_over(&self) {
-        let Some(next) = self.api.node.best_successor() else { return };
-        self.api.node.transfer_leader(next);
-        let deadline = self.clock.now() + TRANSFER;
-        while self.api.node.is_leader() && self.clock.now() < deadline {
-            self.clock.sleep(TRANSFER_PAUSE);
+        if let Err(error) = self.api.node.hand_over(TRANSFER) {
+            tracing::info!(%error, "leadership is not handed over");
         }
     }
 }
@@ -404,7 +399,17 @@ fn start_node(
         snapshot_bytes_per_second: config.snapshot_bytes_per_second,
     })
     .map_err(|error| listen::refused_peer(&config.listen_peer, error))?;
-    match Node::start(options, Arc::clone(storage), Arc::clone(&transport) as _, Arc::new(clock)) {
+    let started =
+        Witness::open(OsFileSystem::new(), data_dir.member()).map_err(NodeError::from).and_then(|witness| {
+            Node::start_with(
+                options,
+                Arc::clone(storage),
+                Arc::clone(&transport) as _,
+                Arc::new(clock),
+                witness,
+            )
+        });
+    match started {
         Ok(node) => {
             transport.attach(node.peer_sink());
             Ok((node, transport))

@@ -146,6 +146,10 @@ pub struct NodeConfig {
     pub log_keep_bytes: u64,
     /// Bytes of log kept behind a snapshot that is on its way to a member, at most; below `log_keep_bytes` it is that.
     pub log_hold_bytes_max: u64,
+    /// Refuse membership changes behind which the members that have started, or are heard of, would be no quorum.
+    pub strict_reconfig: bool,
+    /// Learners in the cluster.
+    pub learners_max: usize,
 }
 
 impl NodeConfig {
@@ -162,6 +166,8 @@ impl NodeConfig {
             log_keep_entries: limits::LOG_KEEP_ENTRIES,
             log_keep_bytes: limits::LOG_KEEP_BYTES,
             log_hold_bytes_max: limits::LOG_HOLD_BYTES_MAX,
+            strict_reconfig: true,
+            learners_max: limits::LEARNERS_MAX,
         }
     }
 

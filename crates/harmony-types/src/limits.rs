@@ -60,6 +60,9 @@ pub const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 /// Heartbeats that must fit into an election timeout, as etcd's.
 pub const ELECTION_HEARTBEATS_MIN: u64 = 5;
 
+/// Learners in a cluster (etcd's `--max-learners`).
+pub const LEARNERS_MAX: usize = 1;
+
 /// Storage quota when none is given, bytes, as etcd's.
 pub const QUOTA_BYTES: u64 = 2 << 30;
 

@@ -143,7 +143,10 @@ pub(super) async fn run(peer: Arc<Peer>, wires: Arc<Wires>) {
                     Err(error) => tracing::warn!(peer = %peer.id, %error, "connection lost"),
                 }
             }
-            Err(error) => {
+            Err(Failed { error, refused }) => {
+                if refused {
+                    wires.gone(peer.id);
+                }
                 // A peer that is away says the same thing for hours: it is logged once.
                 let error = error.to_string();
                 if error != last_error {
@@ -158,25 +161,49 @@ pub(super) async fn run(peer: Arc<Peer>, wires: Arc<Wires>) {
     }
 }
 
-async fn connect(peer: &Peer, wires: &Wires) -> io::Result<(PeerStream, bool)> {
-    let mut result = Err(io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL"));
-    for url in peer.urls() {
-        result = match timeout(HANDSHAKE_TIMEOUT, connect_to(peer.id, &url, wires)).await {
+/// Why there is no connection to a peer.
+struct Failed {
+    error: io::Error,
+    /// Every address of it is there and refuses: no process of the peer takes connections.
+    refused: bool,
+}
+
+async fn connect(peer: &Peer, wires: &Wires) -> Result<(PeerStream, bool), Failed> {
+    let error = io::Error::new(io::ErrorKind::NotFound, "the member has no peer URL");
+    let mut failed = Failed { error, refused: false };
+    for (attempt, url) in peer.urls().iter().enumerate() {
+        let error = match timeout(HANDSHAKE_TIMEOUT, connect_to(peer.id, url, wires)).await {
             Ok(Ok(stream)) => return Ok(stream),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer"))),
+            Ok(Err(error)) => error,
+            Err(_) => io::Error::new(io::ErrorKind::TimedOut, format!("{url} does not answer")),
         };
+        let refused = is_refusal(&error) && (attempt == 0 || failed.refused);
+        failed = Failed { error, refused };
     }
-    result
+    Err(failed)
+}
+
+/// A machine that is reached, and a process that is not: it refuses the connection, or, with a proxy between, ends it before
+/// a word is said.
+fn is_refusal(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::BrokenPipe
+            | io::ErrorKind::UnexpectedEof
+    )
 }
 
 async fn connect_to(to: NodeId, url: &str, wires: &Wires) -> io::Result<(PeerStream, bool)> {
     let address = Address::of(url).map_err(invalid)?;
+    let node = wires.node()?;
     let stream = TcpStream::connect(address.authority).await?;
     stream.set_nodelay(true)?;
     liveness::watch(&SockRef::from(&stream))?;
     let mut stream = PeerStream::dialed(stream, &address, wires.tls.as_ref()).await?;
-    let answers_pings = handshake::dial(wires.own, to, Purpose::Messages, &mut stream).await?;
+    let answers_pings = handshake::dial(wires.own, &**node, to, Purpose::Messages, &mut stream).await?;
     Ok((stream, answers_pings))
 }
 
@@ -285,5 +312,55 @@ fn approximate_bytes(message: &PeerMessage) -> usize {
             PeerMessage::ProposeReply { result, .. } => {
                 result.as_ref().map_or(0, |forwarded| forwarded.outcome.len())
             }
+            PeerMessage::Change { changes, .. } => changes.len() * OVERHEAD,
+            PeerMessage::ChangeReply { .. } => 0,
+            PeerMessage::Acknowledged { held } => held.len() * 16,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use harmony_types::Role;
+
+    use super::*;
+
+    /// Raft sends again what was lost; whoever queues without an end runs out of memory instead.
+    #[test]
+    fn a_peer_that_is_away_or_does_not_keep_up_is_sent_nothing() {
+        let member = Member {
+            id: NodeId::new(2).unwrap(),
+            name: String::new(),
+            peer_urls: Vec::new(),
+            client_urls: Vec::new(),
+            role: Role::Voter,
+        };
+        let peer = Peer::new(&member, Arc::default());
+        let message = |bytes| vec![PeerMessage::Propose { request: 1, data: Bytes::from(vec![0; bytes]) }];
+        assert!(!peer.push(message(1)), "away");
+        peer.set_connected(true);
+        let half = limits::PEER_QUEUE_BYTES_MAX / 2;
+        assert!(peer.push(message(half)));
+        assert!(!peer.push(message(half)), "the queue is full");
+        assert!(peer.push(message(1)));
+        assert_eq!(peer.take().len(), 2);
+        assert!(peer.push(message(half)), "there is room again");
+    }
+
+    /// Only a machine that says so itself is evidence: silence may be the network's.
+    #[test]
+    fn a_refusal_is_no_silence() {
+        for (kind, refused) in [
+            (io::ErrorKind::ConnectionRefused, true),
+            (io::ErrorKind::ConnectionReset, true),
+            (io::ErrorKind::UnexpectedEof, true),
+            (io::ErrorKind::TimedOut, false),
+            (io::ErrorKind::HostUnreachable, false),
+            (io::ErrorKind::NetworkUnreachable, false),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::NotFound, false),
+        ] {
+            assert_eq!(is_refusal(&kind.into()), refused, "{kind}");
+        }
+    }
 }

@@ -7,15 +7,16 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
+use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harmony_types::config::Identity;
-use harmony_types::transport::PeerSink;
+use harmony_types::transport::{Held, PeerSink};
 use harmony_types::{
-    Clock as _, Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits,
+    Clock as _, LogIndex, Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits,
 };
 use harmony_wal::SystemClock;
 use socket2::SockRef;
@@ -23,6 +24,7 @@ use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::bounds;
@@ -130,6 +132,8 @@ pub(super) struct Wires {
     transfers: AtomicU64,
     stopped: AtomicBool,
     sink: OnceLock<Arc<dyn PeerSink>>,
+    /// Moves whenever the members change: whoever was removed is not heard any more.
+    members: watch::Sender<()>,
     greetings: Semaphore,
     connections: Semaphore,
 }
@@ -146,6 +150,17 @@ impl Wires {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The node behind this transport: it has to be there before anybody is greeted in its name.
+    pub(super) fn node(&self) -> io::Result<&Arc<dyn PeerSink>> {
+        self.sink().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the node is still starting"))
+    }
+
+    pub(super) fn gone(&self, peer: NodeId) {
+        if let Some(sink) = self.sink() {
+            sink.gone(peer);
+        }
     }
 
     pub(super) fn unreachable(&self, peer: NodeId) {
@@ -213,6 +228,7 @@ impl TcpTransport {
             traffic: Traffic::default(),
             stopped: AtomicBool::new(false),
             sink: OnceLock::new(),
+            members: watch::Sender::new(()),
             greetings: Semaphore::new(bounds::PEER_GREETINGS_MAX),
             connections: Semaphore::new(bounds::PEER_CONNECTIONS_MAX),
         });
@@ -338,6 +354,7 @@ impl Transport for TcpTransport {
                 }
             }
         }
+        self.wires.members.send_replace(());
     }
 
     fn stop(&self) {
@@ -421,7 +438,7 @@ async fn converse(
     let greeting = wires.greetings.try_acquire().map_err(full)?;
     let greeted = timeout(HANDSHAKE_TIMEOUT, async {
         let stream = open.insert(PeerStream::accepted(stream, tls).await?);
-        handshake::accept(wires.own, stream).await
+        handshake::accept(wires.own, &**wires.node()?, stream).await
     });
     let greeted = greeted.await;
     let (from, purpose) =
@@ -441,8 +458,13 @@ async fn converse(
 async fn read_messages(from: NodeId, stream: &mut PeerStream, wires: &Wires) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
     let mut metrics = wires.traffic.of(from);
+    let mut members = wires.members.subscribe();
     loop {
-        let frame = match read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX).await {
+        let read = {
+            let read = pin!(read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX));
+            unless_removed(from, &mut members, wires, read).await?
+        };
+        let frame = match read {
             Ok(frame) => frame,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
             Err(error) => {
@@ -482,6 +504,26 @@ async fn answer_ping(stream: &mut PeerStream, number: u64) -> io::Result<()> {
     frame::encode(&Pong { number }, limits::PEER_FRAME_BYTES_MAX, &mut out).map_err(invalid)?;
     stream.write_all(&out).await?;
     stream.flush().await
+}
+
+/// Waits for `read`, as long as the peer is not removed. Its next connection is refused and told so.
+async fn unless_removed<T>(
+    from: NodeId,
+    members: &mut watch::Receiver<()>,
+    wires: &Wires,
+    mut read: Pin<&mut impl Future<Output = T>>,
+) -> io::Result<T> {
+    loop {
+        tokio::select! {
+            frame = &mut read => return Ok(frame),
+            Ok(()) = members.changed() => {
+                let whatever_it_holds = Held { last: LogIndex(u64::MAX) };
+                if wires.node()?.admit(from, whatever_it_holds).is_err() {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("member {from} was removed")));
+                }
+            }
+        }
+    }
 }
 
 /// Gives the connection to a thread that may block.

@@ -76,6 +76,11 @@ impl MemoryWal {
         *log = Log { synced: Some(synced.clone()), ..*synced };
     }
 
+    /// The log as it is now; it goes on without this copy.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.lock().clone())))
+    }
+
     /// Makes every later sync fail.
     pub fn break_disk(&self) {
         self.lock().broken = true;

@@ -61,9 +61,8 @@ pub(in crate::transport) fn receive(
         Err(Failure::Final(error)) => return refuse(&mut stream, false, error),
     };
     let handed_over = arriving.whole(checksum).and_then(|file| {
-        let sink = wires.sink().ok_or_else(|| io::Error::other("the node has not started yet"))?;
         let data = SnapshotData::Stream(Box::new(io::BufReader::new(file)));
-        sink.receive_snapshot(announcement, Snapshot { meta: *meta, data }).map_err(io::Error::other)
+        wires.node()?.receive_snapshot(announcement, Snapshot { meta: *meta, data }).map_err(io::Error::other)
     });
     match handed_over {
         Ok(()) => {

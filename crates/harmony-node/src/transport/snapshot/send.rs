@@ -203,7 +203,10 @@ fn connect(wires: &Wires, peer: &Peer) -> Result<BlockingStream, Failure> {
     for url in peer.urls() {
         match connect_to(wires, &url, HANDSHAKE_TIMEOUT) {
             Ok(mut stream) => {
-                return match handshake::dial_blocking(wires.own, peer.id, Purpose::Snapshot, &mut stream) {
+                let node = wires.node().map_err(Failure::Final)?;
+                let greeted =
+                    handshake::dial_blocking(wires.own, &**node, peer.id, Purpose::Snapshot, &mut stream);
+                return match greeted {
                     Ok(()) => Ok(stream),
                     // Another cluster or member answers there: it will not change its mind.
                     Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
