@@ -62,7 +62,8 @@ fn a_bridge_keeps_its_leader() {
             world.cut(*other, *one);
         }
         beats(&mut world, 300);
-        assert_eq!((leaders(&world), terms(&world)), (vec![1], vec![1; count as usize]), "{cuts:?}");
+        assert_eq!(leaders(&world), [1], "{cuts:?}");
+        assert!(terms(&world).iter().all(|term| *term == 1), "{cuts:?}");
         assert!(puts(&mut world, 1), "{cuts:?}");
     }
 }
@@ -128,7 +129,8 @@ fn a_leader_whose_machine_refuses_a_member_stays() {
             }
             beats(&mut world, 1);
         }
-        assert_eq!((leaders(&world), terms(&world)), (vec![1], vec![1; count as usize]));
+        assert_eq!(leaders(&world), [1]);
+        assert!(terms(&world).iter().all(|term| *term == 1));
         assert!(puts(&mut world, 1));
     }
 }
