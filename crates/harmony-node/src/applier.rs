@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use harmony_types::transport::Forwarded;
 use harmony_types::{
-    ConfChange, Entry, LogIndex, Membership, NodeError, NodeId, PeerMessage, Storage, StorageError,
+    ConfChange, Entry, LogIndex, Membership, MembershipError, NodeError, NodeId, PeerMessage, Storage,
+    StorageError,
 };
 use prost::Message as _;
 
@@ -56,9 +57,9 @@ impl<S: Storage> Applier<'_, S> {
         while let Some(job) = self.jobs.pop_front() {
             match job {
                 ApplyJob::Entries { entries, replies } => self.collect(entries, replies)?,
-                ApplyJob::Membership { entry, voter_sets, change, waiter } => {
+                ApplyJob::Membership { entry, voter_sets, changes, waiter } => {
                     self.apply()?;
-                    self.apply_membership(&entry, voter_sets, change, waiter)?;
+                    self.apply_membership(&entry, voter_sets, changes, waiter)?;
                 }
                 ApplyJob::Install { snapshot } => {
                     self.apply()?;
@@ -106,6 +107,7 @@ impl<S: Storage> Applier<'_, S> {
         let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else { return Ok(()) };
         let (first, last) = (first.index, last.index);
         assert_eq!(outcomes.len(), batch.entries.len(), "one outcome for each entry");
+        self.shared.retention.grown(&batch.entries);
         self.shared.metrics.entries_applied.add(batch.entries.len() as u64);
         self.shared.metrics.apply_batches.add(1);
         answer(self.shared, outcomes, first, batch.replies);
@@ -165,28 +167,20 @@ impl<S: Storage> Applier<'_, S> {
         &self,
         entry: &Entry,
         voter_sets: Option<Membership>,
-        change: Option<ConfChange>,
+        changes: Vec<ConfChange>,
         waiter: Option<Waiter<Membership>>,
     ) -> Result<(), NodeError> {
         let before = self.shared.storage.membership();
         let possible = voter_sets.is_some();
         let after = match voter_sets {
-            Some(voter_sets) => membership_after(&before, change, voter_sets),
+            Some(voter_sets) => membership_after(&before, changes, voter_sets),
             None => before,
         };
         self.shared.storage.apply_membership(entry, &after)?;
         self.members_changed();
         self.report(entry.index);
-        let me = self.shared.config.id;
-        let removed = after.removed.contains(&me);
         if let Some(waiter) = waiter {
-            let reason = "the change is impossible in this configuration".to_owned();
-            waiter.complete(if possible { Ok(after) } else { Err(NodeError::Membership { reason }) });
-        }
-        if removed {
-            return Err(NodeError::Membership {
-                reason: format!("member {me} was removed from the cluster"),
-            });
+            waiter.complete(if possible { Ok(after) } else { Err(MembershipError::Impossible.into()) });
         }
         Ok(())
     }

@@ -43,6 +43,25 @@ pub(crate) const CHECKPOINT_ASK_BYTES: u64 = limits::CHECKPOINT_BYTES / 4;
 /// Time between two looks at whether the log can be released, milliseconds.
 pub(crate) const CHECKPOINT_INTERVAL_MS: u64 = limits::CHECKPOINT_INTERVAL_MS;
 
+/// Connections from peers in the middle of their handshake: past it more are closed at once, as strangers may open any
+/// number of them. Each ends by itself after the handshake's time.
+pub(crate) const PEER_GREETINGS_MAX: usize = 64;
+
+/// Connections from peers whose handshake is done: a few for each member, those that died unnoticed included.
+pub(crate) const PEER_CONNECTIONS_MAX: usize = 256;
+
+/// Time between two pings to a peer, milliseconds.
+pub(crate) const PING_INTERVAL_MS: u64 = 1_000;
+
+/// Entries read at once to learn the size of the log, bytes.
+pub(crate) const MEASURE_BYTES: u64 = 1 << 20;
+
+/// Membership changes waiting in a node.
+pub(crate) const CHANGES_WAITING_MAX: usize = 256;
+
+/// Ticks between two rounds in which a leader tells what members have acknowledged.
+pub(crate) const ACKNOWLEDGED_TICKS: u64 = 10;
+
 /// Terms and indexes from peers stay below: no cluster lives long enough to count so far, and raft adds to what it hears.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 

@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use harmony_types::{LogIndex, NodeError, RaftNode as _, Storage, StorageError};
+use harmony_types::{NodeError, RaftNode as _, Storage, StorageError};
 
 use crate::bounds;
 use crate::driver::Shared;
 use crate::queue::Taken;
+use crate::retention::Pieces;
 
 /// Checkpoints until the node stops.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let interval = Duration::from_millis(bounds::CHECKPOINT_INTERVAL_MS);
+    measure(shared);
     loop {
         match shared.checkpoint.take(Some(interval)) {
             Taken::Closed => return Ok(()),
@@ -19,8 +21,29 @@ pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     }
 }
 
+/// Learns how large the part of the log is that earlier lives have left.
+fn measure<S: Storage>(shared: &Shared<S>) {
+    let mut earlier = Pieces::default();
+    let mut next = shared.storage.bounds().first();
+    while next <= shared.applied_at_start && !shared.is_stopped() {
+        let read = shared.storage.entries(next..shared.applied_at_start.next(), bounds::MEASURE_BYTES);
+        // A snapshot may have taken the log's place meanwhile.
+        let Ok(entries) = read else { break };
+        let Some(last) = entries.last() else { break };
+        next = last.index.next();
+        earlier.add(shared.retention.piece_bytes(), &entries);
+    }
+    shared.retention.found(earlier);
+}
+
 fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let storage = &shared.storage;
+    let membership = storage.membership();
+    shared.witness.retain(|id| !membership.removed.contains(&id));
+    if let Err(error) = shared.witness.save() {
+        // It is a second line: what it says is kept in memory, and written the next time.
+        tracing::warn!(%error, "what members hold was not written");
+    }
     if storage.durable_applied() < storage.applied().index {
         match storage.checkpoint() {
             Ok(_) => shared.metrics.checkpoints.add(1),
@@ -30,9 +53,12 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         }
     }
     // Raft looks at the entries behind its own applied index, which runs behind the storage's.
-    let applied = shared.raft.status().applied;
-    let kept = LogIndex(applied.0.saturating_sub(shared.config.log_keep_entries));
-    let upto = shared.retention.limit(kept.min(storage.durable_applied()), shared.clock.now());
+    let status = shared.raft.status();
+    let now = shared.clock.now();
+    for one in status.progress.iter().filter(|one| one.recent_active) {
+        shared.retention.heard(one.id, one.matched, now);
+    }
+    let upto = shared.retention.limit(status.applied, storage.durable_applied(), now);
     if storage.bounds().boundary < upto {
         match storage.release(upto) {
             // The log has no place to note it. Nothing changed, and the next interval tries again.

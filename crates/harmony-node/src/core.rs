@@ -4,12 +4,18 @@
 //! [`Actions`] and report back with further events. The only thing that a turn does itself is [`Storage::save`], which
 //! works in memory: raft must be able to read what it was told is in the log.
 
+mod changes;
 pub mod event;
+mod failover;
+mod handover;
+mod installing;
 pub mod members;
 mod proposals;
 mod reads;
+mod reconfig;
 mod space;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,20 +24,21 @@ use harmony_types::limits;
 use harmony_types::raft::{Progress, RaftState};
 use harmony_types::transport::ForwardError;
 use harmony_types::{
-    ConfChange, ConfChangeType, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _,
-    Snapshot, Status, Storage, Term,
+    LogIndex, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot, Status, Storage, Term,
 };
 
+use self::changes::{Asker, Changes};
 use self::event::{Actions, Inbox, ReplyTo, Report};
+use self::failover::Failover;
+use self::handover::Handover;
 pub(crate) use self::proposals::Proposals;
-use self::proposals::{Parked, end};
+use self::proposals::{Parked, end, first_request};
 use self::reads::Reads;
 use self::space::Space;
 use crate::bounds;
 use crate::metrics::NodeMetrics;
 use crate::raft::{RaftGroup, View};
 use crate::ready_handler::ReadyHandler;
-use crate::waiter::Waiter;
 
 /// One member: raft, what waits on it, and the order between them.
 pub struct Core<S: Storage> {
@@ -40,8 +47,13 @@ pub struct Core<S: Storage> {
     raft: Arc<RaftGroup<S>>,
     handler: ReadyHandler<S>,
     proposals: Proposals<S::Outcome>,
+    changes: Changes,
     reads: Reads,
     space: Space,
+    failover: Failover,
+    handover: Handover,
+    /// The tick at which a peer was heard last.
+    heard: BTreeMap<NodeId, u64>,
     view: View,
     applied: LogIndex,
     /// Content of the snapshot that raft was told of and has not asked for yet.
@@ -64,7 +76,7 @@ impl<S: Storage> Core<S> {
     ///
     /// # Errors
     /// [`NodeError::Storage`] when the storage's parts do not fit together; [`NodeError::InvalidMessage`] when the
-    /// configuration has mistakes.
+    /// configuration has mistakes; [`NodeError::Removed`] when the storage knows that this member was removed.
     pub fn new(
         config: NodeConfig,
         storage: Arc<S>,
@@ -72,6 +84,9 @@ impl<S: Storage> Core<S> {
         metrics: Arc<NodeMetrics>,
     ) -> Result<Self, NodeError> {
         config.validate().map_err(|error| NodeError::InvalidMessage { reason: error.to_string() })?;
+        if storage.membership().removed.contains(&config.id) {
+            return Err(NodeError::Removed { id: config.id });
+        }
         let raft = Arc::new(RaftGroup::open(&config, Arc::clone(&storage))?);
         let handler = ReadyHandler::new(Arc::clone(&storage), &raft);
         let heartbeat_ms = config.heartbeat_interval_ms;
@@ -89,6 +104,10 @@ impl<S: Storage> Core<S> {
             backlog: Inbox::default(),
             deferred: Vec::new(),
             proposals: Proposals::new(boot_nonce),
+            changes: Changes::new(first_request(boot_nonce)),
+            failover: Failover::default(),
+            handover: Handover::default(),
+            heard: BTreeMap::new(),
             refused: None,
             ticks: 0,
             request_ticks: request_ms.div_ceil(heartbeat_ms),
@@ -134,6 +153,7 @@ impl<S: Storage> Core<S> {
                 if std::mem::take(&mut inbox.tick) {
                     self.beat(&mut actions);
                 }
+                self.stay_in_touch(&mut inbox, &mut actions);
                 self.backlog.absorb(inbox);
                 return Ok(actions);
             };
@@ -151,6 +171,9 @@ impl<S: Storage> Core<S> {
         self.take_in(inbox, &mut actions)?;
         self.work(&mut actions)?;
         self.proposals.release(self.applied, &mut actions);
+        self.notice_removal(&mut actions);
+        self.release_changes(&mut actions);
+        self.answer_changes(&mut actions);
         let released = self.reads.release(self.applied, &mut actions);
         self.metrics.reads.add(released);
         self.publish();
@@ -197,13 +220,16 @@ impl<S: Storage> Core<S> {
             self.applied = self.applied.max(index);
             self.raft.applied(index);
         }
+        let mut gone = Vec::new();
         for report in std::mem::take(&mut inbox.reports) {
             match report {
                 Report::SnapshotSent(peer, arrived) => self.raft.report_snapshot(peer, arrived),
                 Report::Unreachable(peer) => {
                     self.raft.report_unreachable(peer);
                     self.proposals.forwards_lost(|to| to == peer, actions);
+                    self.changes_lost(|to| to == peer, actions);
                 }
+                Report::Gone(peer) => gone.push(peer),
             }
         }
         for message in std::mem::take(&mut self.deferred) {
@@ -211,8 +237,12 @@ impl<S: Storage> Core<S> {
         }
         for (from, message) in std::mem::take(&mut inbox.peers) {
             self.metrics.messages_received.add(1);
+            self.heard.insert(from, self.ticks);
             match message {
-                PeerMessage::Raft(message) => self.step(*message)?,
+                PeerMessage::Raft(message) => {
+                    self.keep_ignored(&message);
+                    self.step(*message)?;
+                }
                 PeerMessage::Propose { request, data } => self.proposed_by_peer(from, request, data, actions),
                 PeerMessage::ProposeReply { request, result } => {
                     if result == Err(ForwardError::NotLeader) {
@@ -220,7 +250,18 @@ impl<S: Storage> Core<S> {
                     }
                     self.proposals.answered(from, request, result, actions);
                 }
+                PeerMessage::Change { request, changes } => {
+                    self.change_asked(changes, Asker::Peer { node: from, request }, actions);
+                }
+                PeerMessage::ChangeReply { request, result } => {
+                    self.change_answered(from, request, result, actions);
+                }
+                PeerMessage::Acknowledged { held } => self.acknowledged(held, actions)?,
             }
+        }
+        // Behind what they sent before: a last heartbeat would call the election off.
+        for peer in gone {
+            self.gone(peer)?;
         }
         // One at a time, and none whose announcement would have to wait: it would come without its content. The leader
         // sends another.
@@ -234,8 +275,11 @@ impl<S: Storage> Core<S> {
         // What was lost with the old leadership ends before anything new waits at its places in the log.
         self.look(actions);
         self.line_up(&mut inbox, actions);
-        for (change, waiter) in inbox.changes {
-            self.change_members(&change, waiter, actions);
+        for (changes, waiter) in inbox.changes {
+            self.change_asked(changes, Asker::Local(waiter), actions);
+        }
+        for waiter in inbox.leaving {
+            self.leave(waiter);
         }
         if let Some(to) = inbox.transfer
             && let Err(error) = self.raft.transfer_leader(to)
@@ -279,6 +323,8 @@ impl<S: Storage> Core<S> {
         }
         loop {
             self.look(actions);
+            self.hand_over(actions);
+            self.submit_changes(actions);
             self.submit_proposals(actions);
             self.submit_reads();
             if self.view.snapshot_pending && !(self.handler.is_drained() && self.is_idle()) {
@@ -343,11 +389,15 @@ impl<S: Storage> Core<S> {
             self.raft.tick();
         }
         self.beat(actions);
-        self.hand_over();
+        self.leave_full_disk();
+        self.campaign_early();
+        self.watch_disk();
+        self.tend_members();
+        self.tell_acknowledged(actions);
     }
 
     /// A leader whose disk is nearly full leaves the lead to a member with more room, if there is one.
-    fn hand_over(&mut self) {
+    fn leave_full_disk(&mut self) {
         let status = || self.raft.status().progress;
         let candidates = || {
             let membership = self.storage.membership();
@@ -365,10 +415,43 @@ impl<S: Storage> Core<S> {
         }
     }
 
+    /// A leader tells all from time to time what each of them has acknowledged.
+    fn tell_acknowledged(&self, actions: &mut Actions<S::Outcome>) {
+        if self.raft.view().state != RaftState::Leader
+            || !self.ticks.is_multiple_of(bounds::ACKNOWLEDGED_TICKS)
+        {
+            return;
+        }
+        let status = self.raft.status();
+        let committed = |index: LogIndex| index.min(status.commit);
+        let held: Vec<(NodeId, LogIndex)> =
+            status.progress.iter().map(|one| (one.id, committed(one.matched))).collect();
+        for one in status.progress.iter().filter(|one| one.id != self.config.id) {
+            actions.send(one.id, PeerMessage::Acknowledged { held: held.clone() });
+        }
+        actions.acknowledged.extend(held);
+    }
+
+    /// A leader told what members have acknowledged: this one, too, and then it must hold it.
+    fn acknowledged(
+        &self,
+        held: Vec<(NodeId, LogIndex)>,
+        actions: &mut Actions<S::Outcome>,
+    ) -> Result<(), NodeError> {
+        let last = self.storage.bounds().last;
+        let own = held.iter().find(|(id, index)| *id == self.config.id && last < *index);
+        if let Some((id, acknowledged)) = own {
+            return Err(NodeError::Forgot { id: *id, acknowledged: *acknowledged, last });
+        }
+        actions.acknowledged.extend(held);
+        Ok(())
+    }
+
     /// Ends what waited too long.
     fn beat(&mut self, actions: &mut Actions<S::Outcome>) {
         self.ticks += 1;
         self.proposals.expire(self.ticks, actions);
+        self.expire_changes(actions);
         self.metrics.read_retries.add(self.reads.tick(self.ticks, actions));
     }
 
@@ -384,7 +467,9 @@ impl<S: Storage> Core<S> {
             self.proposals.leadership_lost(actions);
         }
         if (before.leader, before.term) != (view.leader, view.term) {
-            self.proposals.forwards_lost(|to| Some(to) != view.leader || before.term != view.term, actions);
+            let lost = |to| Some(to) != view.leader || before.term != view.term;
+            self.proposals.forwards_lost(lost, actions);
+            self.changes_lost(lost, actions);
             self.metrics.read_retries.add(self.reads.restart());
         }
         if before.leader != view.leader {
@@ -450,7 +535,7 @@ impl<S: Storage> Core<S> {
             }
             let Some(leader) = self.view.leader.filter(|leader| *leader != self.config.id) else { return };
             // It would say the same again until it, or this node, hears of the next leader.
-            if self.refused == Some((leader, self.view.term, self.ticks)) {
+            if self.refused == Some((leader, self.view.term, self.ticks)) || self.leader_is_gone() {
                 return;
             }
             for Parked { data, reply, deadline } in self.proposals.take_parked(usize::MAX) {
@@ -489,27 +574,6 @@ impl<S: Storage> Core<S> {
                     end(actions, parked.reply, error);
                 }
             }
-        }
-    }
-
-    fn change_members(
-        &mut self,
-        change: &ConfChange,
-        waiter: Waiter<Membership>,
-        actions: &mut Actions<S::Outcome>,
-    ) {
-        let adds = matches!(change.change_type, ConfChangeType::AddVoter | ConfChangeType::AddLearner);
-        let removed = adds && self.storage.membership().removed.contains(&change.member.id);
-        let result = if removed {
-            let reason =
-                format!("member {} was removed and cannot come back under its old id", change.member.id);
-            Err(NodeError::Membership { reason })
-        } else {
-            self.raft.propose_conf_change(change)
-        };
-        match result {
-            Ok((index, term)) => self.proposals.pend(index, term, ReplyTo::Member(waiter)),
-            Err(error) => actions.changes.push(waiter, Err(error)),
         }
     }
 

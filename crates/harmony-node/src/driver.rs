@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harmony_types::config::NodeConfig;
-use harmony_types::transport::PeerSink;
+use harmony_types::transport::{Held, PeerRefusal, PeerSink};
 use harmony_types::{
     Clock, LogIndex, Member, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot,
     Storage, StorageError, Transport,
@@ -27,7 +27,8 @@ use crate::core::event::{Actions, ApplyJob, Event, Inbox};
 use crate::metrics::NodeMetrics;
 use crate::queue::{Mailbox, Taken};
 use crate::raft::RaftGroup;
-use crate::retention::Retention;
+use crate::retention::{Limits, Retention};
+use crate::witness::Witness;
 use crate::{applier, checkpointer, persist};
 
 /// What the threads of one node share.
@@ -45,8 +46,12 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) snapshots: Mailbox<Vec<Message>>,
     /// Filled when enough was applied to make it durable before time.
     pub(crate) checkpoint: Mailbox<()>,
-    /// Entries that members need behind their snapshots.
+    /// How far the state machine was when the node started.
+    pub(crate) applied_at_start: LogIndex,
+    /// How much of the log is kept.
     pub(crate) retention: Retention,
+    /// What members are known to hold.
+    pub(crate) witness: Witness,
     end: Mutex<End>,
     ended: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -66,9 +71,16 @@ pub(crate) fn start<S: Storage>(
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
+    witness: Witness,
 ) -> Result<Arc<Shared<S>>, NodeError> {
     transport.set_peers(&peers(config.id, &storage.membership()));
-    metrics.applied_index.set(storage.applied().index.0);
+    let applied_at_start = storage.applied().index;
+    metrics.applied_index.set(applied_at_start.0);
+    let limits = Limits {
+        entries: config.log_keep_entries,
+        bytes: config.log_keep_bytes,
+        held_bytes: config.log_hold_bytes_max,
+    };
     let shared = Arc::new(Shared {
         raft: Arc::clone(core.raft()),
         config,
@@ -81,7 +93,9 @@ pub(crate) fn start<S: Storage>(
         apply: Mailbox::default(),
         snapshots: Mailbox::default(),
         checkpoint: Mailbox::default(),
-        retention: Retention::default(),
+        applied_at_start,
+        retention: Retention::new(limits),
+        witness,
         end: Mutex::default(),
         ended: Condvar::new(),
         threads: Mutex::default(),
@@ -149,7 +163,7 @@ fn spawn<S: Storage>(
 fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeError> {
     let beat = Duration::from_millis(shared.config.heartbeat_interval_ms);
     let mut next_beat = shared.clock.now() + beat;
-    carry_out(shared, core.turn(Inbox::default())?);
+    carry_out(shared, core.turn(Inbox::default())?)?;
     loop {
         let wait = next_beat.saturating_sub(shared.clock.now());
         let mut inbox = match shared.inbox.take(Some(wait)) {
@@ -163,12 +177,16 @@ fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeErro
             inbox.push(Event::Tick);
             next_beat = now + beat;
         }
-        carry_out(shared, core.turn(inbox)?);
+        carry_out(shared, core.turn(inbox)?)?;
     }
 }
 
-fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) {
-    let Actions { persist, sends, snapshots, apply, replies, reads, changes } = actions;
+fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) -> Result<(), NodeError> {
+    let Actions { persist, sends, snapshots, apply, replies, reads, changes, acknowledged, removed } =
+        actions;
+    if !acknowledged.is_empty() {
+        shared.witness.note(&acknowledged);
+    }
     if let Some(number) = persist {
         shared.persist.put(|highest| *highest = Some(number));
     }
@@ -189,6 +207,7 @@ fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) {
     shared.metrics.proposals_failed.add(replies.errors());
     // Dropping them wakes each sink once.
     drop((replies, reads, changes));
+    if removed { Err(NodeError::Removed { id: shared.config.id }) } else { Ok(()) }
 }
 
 /// The snapshot thread: content for members that lag too far behind.
@@ -240,6 +259,10 @@ impl<S: Storage> Shared<S> {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).failure.clone()
     }
 
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).stopped
+    }
+
     pub(crate) fn wait_stopped(&self) -> Option<String> {
         let end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
         let end = self.ended.wait_while(end, |end| !end.stopped).unwrap_or_else(PoisonError::into_inner);
@@ -261,6 +284,9 @@ impl<S: Storage> Shared<S> {
     pub(crate) fn stop(&self) {
         self.close();
         self.transport.stop();
+        if let Err(error) = self.witness.save() {
+            tracing::warn!(%error, "what members hold was not written");
+        }
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // Its panic, if any, was recorded as the node's failure. A sink may stop the node from one of its threads.
@@ -311,6 +337,38 @@ impl<S: Storage> PeerSink for Sink<S> {
 
     fn unreachable(&self, peer: NodeId) {
         self.push(Event::Unreachable { peer });
+    }
+
+    fn gone(&self, peer: NodeId) {
+        self.push(Event::Gone { peer });
+    }
+
+    fn held(&self) -> Held {
+        self.shared.upgrade().map(|shared| Held { last: shared.storage.bounds().last }).unwrap_or_default()
+    }
+
+    fn admit(&self, peer: NodeId, held: Held) -> Result<(), PeerRefusal> {
+        let Some(shared) = self.shared.upgrade() else { return Ok(()) };
+        if shared.storage.membership().removed.contains(&peer) {
+            return Err(PeerRefusal::Removed);
+        }
+        let acknowledged = shared.witness.held(peer);
+        if held.last < acknowledged { Err(PeerRefusal::Forgot { acknowledged }) } else { Ok(()) }
+    }
+
+    fn refused(&self, by: NodeId, refusal: PeerRefusal) {
+        let Some(shared) = self.shared.upgrade() else { return };
+        let (id, last) = (shared.config.id, shared.storage.bounds().last);
+        let error = match refusal {
+            PeerRefusal::Removed => NodeError::Removed { id },
+            PeerRefusal::Forgot { acknowledged } if last < acknowledged => {
+                NodeError::Forgot { id, acknowledged, last }
+            }
+            // It was true when the greeting left, and is no more.
+            PeerRefusal::Forgot { .. } => return,
+        };
+        tracing::error!(%by, %error, "a peer does not speak with this member");
+        shared.fail(error.to_string());
     }
 
     fn snapshot_sent(&self, peer: NodeId, arrived: bool) {

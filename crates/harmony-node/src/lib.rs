@@ -22,7 +22,7 @@
 //!
 //! Reading order: [`node`] (the handle), [`waiter`] (how calls end), [`core`] (events in, actions out), then the private
 //! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `raft` (the only module that names the
-//! `raft` crate), [`transport`]. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
+//! `raft` crate), [`transport`], [`tls`]. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
 
 pub mod application;
 mod applier;
@@ -39,13 +39,17 @@ mod queue;
 mod raft;
 mod ready_handler;
 mod retention;
+pub mod tls;
 pub mod transport;
 pub mod waiter;
+pub mod witness;
 
 pub use application::ApplicationStorage;
 pub use harmony_wal::SystemClock;
 pub use identity::{cluster_id, member_id};
 pub use metrics::NodeMetrics;
 pub use node::Node;
+pub use tls::{Tls, TlsConfig, TlsError, TlsIdentity};
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, TcpTransportConfig, TransportError};
 pub use waiter::{ReplySink, Waiter};
+pub use witness::Witness;

@@ -29,26 +29,47 @@ impl Counter {
     }
 }
 
-/// How long syncs of the log took.
-#[derive(Debug, Default)]
+/// How long something took.
+#[derive(Debug)]
 pub struct Histogram {
-    buckets: [Counter; SYNC_BUCKETS_US.len() + 1],
+    bounds_us: &'static [u64],
+    buckets: Box<[Counter]>,
     sum_us: Counter,
 }
 
+/// A histogram of syncs.
+impl Default for Histogram {
+    fn default() -> Self {
+        Self::new(&SYNC_BUCKETS_US)
+    }
+}
+
 impl Histogram {
+    /// Nothing counted yet; upper bounds of the buckets in ascending order, microseconds.
+    #[must_use]
+    pub fn new(bounds_us: &'static [u64]) -> Self {
+        let buckets = (0..=bounds_us.len()).map(|_| Counter::default()).collect();
+        Self { bounds_us, buckets, sum_us: Counter::default() }
+    }
+
+    /// Upper bounds of the buckets, microseconds.
+    #[must_use]
+    pub fn bounds_us(&self) -> &'static [u64] {
+        self.bounds_us
+    }
+
     /// Counts one.
     pub fn record(&self, took: Duration) {
         let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = SYNC_BUCKETS_US.partition_point(|bound| *bound < took_us);
+        let bucket = self.bounds_us.partition_point(|bound| *bound < took_us);
         self.buckets[bucket].add(1);
         self.sum_us.add(took_us);
     }
 
     /// Counts by bucket, not cumulative; the last is for everything above the last bound.
     #[must_use]
-    pub fn buckets(&self) -> [u64; SYNC_BUCKETS_US.len() + 1] {
-        std::array::from_fn(|slot| self.buckets[slot].get())
+    pub fn buckets(&self) -> Vec<u64> {
+        self.buckets.iter().map(Counter::get).collect()
     }
 
     /// Sum of all, microseconds.
@@ -85,6 +106,10 @@ pub struct NodeMetrics {
     pub leader: Counter,
     /// How often the leader changed, as seen from here.
     pub leader_changes: Counter,
+    /// Elections that this member began because its leader's process was gone.
+    pub early_elections: Counter,
+    /// Times that this member handed leadership over because its disk hung.
+    pub disk_stalls: Counter,
     /// Read index rounds asked for.
     pub read_rounds: Counter,
     /// Read index rounds that were asked for again.

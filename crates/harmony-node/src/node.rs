@@ -9,7 +9,7 @@ use harmony_types::config::NodeConfig;
 use harmony_types::raft::RaftState;
 use harmony_types::transport::PeerSink;
 use harmony_types::{
-    Clock, ConfChange, Membership, NodeError, NodeId, RaftNode as _, Status, Storage, Transport,
+    Clock, ConfChange, LogIndex, Membership, NodeError, NodeId, RaftNode as _, Status, Storage, Transport,
 };
 
 use crate::bounds;
@@ -18,6 +18,7 @@ use crate::core::event::Event;
 use crate::driver::{self, Shared, Sink};
 use crate::metrics::NodeMetrics;
 use crate::waiter::{ReplySink, Waiter};
+use crate::witness::Witness;
 
 /// A running member of a cluster. A cheap handle: clones speak of the same node.
 ///
@@ -54,13 +55,27 @@ impl<S: Storage> Node<S> {
         transport: Arc<dyn Transport>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, NodeError> {
+        Self::start_with(config, storage, transport, clock, Witness::in_memory())
+    }
+
+    /// [`Node::start`] for a node that remembers, beyond its life, what its peers were known to hold: see [`Witness`].
+    ///
+    /// # Errors
+    /// As [`Node::start`].
+    pub fn start_with(
+        config: NodeConfig,
+        storage: Arc<S>,
+        transport: Arc<dyn Transport>,
+        clock: Arc<dyn Clock>,
+        witness: Witness,
+    ) -> Result<Self, NodeError> {
         let metrics = Arc::new(NodeMetrics::default());
         // Differs from life to life as long as no two begin in the same nanosecond of the same wall clock second.
         let nanos = u64::from(clock.now().subsec_nanos());
         let boot_nonce =
             clock.unix_ms().wrapping_mul(1_000_000_007) ^ nanos ^ (u64::from(std::process::id()) << 32);
         let core = Core::new(config.clone(), Arc::clone(&storage), boot_nonce, Arc::clone(&metrics))?;
-        let shared = driver::start(config, core, storage, transport, clock, metrics)?;
+        let shared = driver::start(config, core, storage, transport, clock, metrics, witness)?;
         Ok(Self { shared })
     }
 
@@ -97,9 +112,14 @@ impl<S: Storage> Node<S> {
         }
     }
 
-    /// Changes the membership by one member; the waiter hears the membership after it. Only the leader takes it.
-    pub fn change_members(&self, change: ConfChange, waiter: Waiter<Membership>) {
-        self.shared.inbox.put(|inbox| inbox.push(Event::ConfChange { change, waiter }));
+    /// Changes the membership, by one member or by several in one step; the waiter hears the membership after it. Several
+    /// are made as a joint configuration (Raft thesis, 4.3), which needs a majority of the old voters and of the new ones,
+    /// and ends by itself.
+    ///
+    /// A follower passes it on to the leader. A leader that is to be removed hands over first. Refusals are
+    /// [`NodeError::Membership`]; [`NodeError::NoSuccessor`] when nobody could take over.
+    pub fn change_members(&self, changes: Vec<ConfChange>, waiter: Waiter<Membership>) {
+        self.shared.inbox.put(|inbox| inbox.push(Event::ConfChange { changes, waiter }));
     }
 
     /// [`Node::propose`] for a caller that has a thread to wait with.
@@ -124,10 +144,22 @@ impl<S: Storage> Node<S> {
     /// As the waiter's; [`NodeError::Timeout`] after `timeout`.
     pub fn change_members_blocking(
         &self,
-        change: ConfChange,
+        changes: Vec<ConfChange>,
         timeout: Duration,
     ) -> Result<Membership, NodeError> {
-        Blocking::wait(timeout, |waiter| self.change_members(change, waiter))
+        Blocking::wait(timeout, |waiter| self.change_members(changes, waiter))
+    }
+
+    /// Lets another member lead, if this one does, and waits until it has taken over: before [`Node::stop`], so that
+    /// nobody waits for an election.
+    ///
+    /// # Errors
+    /// [`NodeError::NoSuccessor`] when no other voter is heard of; [`NodeError::Timeout`] when it did not come to it within
+    /// two election timeouts, or `timeout`.
+    pub fn hand_over(&self, timeout: Duration) -> Result<(), NodeError> {
+        Blocking::wait(timeout, |waiter| {
+            self.shared.inbox.put(|inbox| inbox.push(Event::Leave { waiter }));
+        })
     }
 
     /// The node's view of itself and the cluster.
@@ -187,6 +219,12 @@ impl<S: Storage> Node<S> {
                 && membership.voters.contains(&one.id)
         });
         candidates.max_by_key(|one| one.matched).map(|one| one.id)
+    }
+
+    /// The highest committed index that a member is known to hold: whoever comes back with less is refused.
+    #[must_use]
+    pub fn acknowledged(&self, member: NodeId) -> LogIndex {
+        self.shared.witness.held(member)
     }
 
     /// What the node keeps.

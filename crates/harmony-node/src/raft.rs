@@ -19,11 +19,12 @@ use harmony_types::config::NodeConfig;
 use harmony_types::limits;
 use harmony_types::raft::{Progress, RaftState};
 use harmony_types::{
-    ConfChange, ConfChangeType, Entry, EntryType, HardState, LogIndex, Membership, Message, MessageType,
-    NodeError, NodeId, RaftNode, Ready, Role, Status, Storage, Term,
+    ConfChange, Entry, EntryType, HardState, LogIndex, Membership, MembershipError, Message, MessageType,
+    NodeError, NodeId, RaftNode, Ready, Status, Storage, Term,
 };
 use raft_proto::eraftpb;
 
+pub(crate) use self::members::{decode_changes, encode_changes};
 use self::storage::LogStore;
 pub(crate) use self::storage::is_conf_change;
 use crate::bounds;
@@ -46,6 +47,8 @@ pub(crate) struct View {
     pub(crate) snapshot_pending: bool,
     /// This node may become leader.
     pub(crate) promotable: bool,
+    /// It follows a leader that it heard within the last election timeout, and ignores requests for votes.
+    pub(crate) leased: bool,
 }
 
 /// One member's Raft state machine.
@@ -95,7 +98,76 @@ impl<S: Storage> RaftGroup<S> {
             single_voter: raft.prs().is_singleton() && raft.prs().conf().voters().contains(self.id.get()),
             snapshot_pending: inner.raw.snap().is_some_and(|snapshot| !snapshot.is_empty()),
             promotable: raft.promotable(),
+            leased: raft.leader_id != ::raft::INVALID_ID && raft.election_elapsed < raft.election_timeout(),
         }
+    }
+
+    /// Lets this follower vote for somebody else, as if it had not heard of its leader for an election timeout. Raft itself
+    /// asks for votes `ticks` later, and not at a time of chance, unless the leader is heard.
+    pub(crate) fn expire_lease(&self, ticks: u64) {
+        let mut inner = self.lock();
+        let raft = &mut inner.raw.raft;
+        let timeout = raft.election_timeout();
+        if raft.state == StateRole::Follower {
+            raft.election_elapsed = raft.election_elapsed.max(timeout);
+            let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
+            raft.set_randomized_election_timeout(timeout + ticks.min(timeout - 1));
+        }
+    }
+
+    /// How many voters come before this one, by id, when the leader is out.
+    pub(crate) fn succession_rank(&self) -> u64 {
+        let inner = self.lock();
+        let raft = &inner.raw.raft;
+        let before = |id: &u64| *id < self.id.get() && *id != raft.leader_id;
+        raft.prs().conf().voters().ids().iter().filter(before).count() as u64
+    }
+
+    /// The other voter that holds most of the log, among those that `is_there` says are there; the lowest id of several.
+    pub(crate) fn successor(&self, is_there: impl Fn(NodeId) -> bool) -> Option<NodeId> {
+        let inner = self.lock();
+        let prs = inner.raw.raft.prs();
+        let mut best: Option<(u64, NodeId)> = None;
+        for (id, progress) in prs.iter() {
+            let candidate = NodeId::new(*id).filter(|id| *id != self.id && is_there(*id));
+            let Some(id) = candidate.filter(|id| prs.conf().voters().contains(id.get())) else { continue };
+            let better = best.is_none_or(|(matched, known)| {
+                matched < progress.matched || (matched == progress.matched && id < known)
+            });
+            if better {
+                best = Some((progress.matched, id));
+            }
+        }
+        best.map(|(_, id)| id)
+    }
+
+    /// This node takes part, in the configuration that raft goes by.
+    pub(crate) fn is_member(&self) -> bool {
+        self.lock().raw.raft.prs().get(self.id.get()).is_some()
+    }
+
+    /// There are members that do not vote.
+    pub(crate) fn has_learners(&self) -> bool {
+        !self.lock().raw.raft.prs().conf().learners().is_empty()
+    }
+
+    /// A joint configuration that was to end by itself, and nothing under way that ends it: the leader that would have
+    /// ended it led no more when it was applied.
+    pub(crate) fn is_stuck_joint(&self) -> bool {
+        let inner = self.lock();
+        let raft = &inner.raw.raft;
+        let state = raft.prs().conf().to_conf_state();
+        state.auto_leave && !state.voters_outgoing.is_empty() && !raft.has_pending_conf()
+    }
+
+    /// Proposes the end of a joint configuration.
+    ///
+    /// # Errors
+    /// As [`RaftNode::propose`].
+    pub(crate) fn leave_joint(&self) -> Result<(LogIndex, Term), NodeError> {
+        let mut entry = eraftpb::Entry::default();
+        entry.entry_type = eraftpb::EntryType::EntryConfChangeV2;
+        self.propose_entries(vec![entry])
     }
 
     /// Why raft could not read its log, when it could not.
@@ -111,20 +183,37 @@ impl<S: Storage> RaftGroup<S> {
     pub(crate) fn apply_conf_change(
         &self,
         entry: &Entry,
-    ) -> Result<(Option<Membership>, Option<ConfChange>), NodeError> {
+    ) -> Result<(Option<Membership>, Vec<ConfChange>), NodeError> {
         if entry.entry_type != EntryType::ConfChangeV2 {
             let reason = format!("entry {} has an unknown form of membership change", entry.index);
             return Err(NodeError::InvalidMessage { reason });
         }
-        let (raft, change) = members::decode_change(entry.data.clone()).map_err(|reason| {
+        let (raft, changes) = members::decode_changes(entry.data.clone()).map_err(|reason| {
             NodeError::InvalidMessage { reason: format!("membership change {}: {reason}", entry.index) }
         })?;
-        match self.lock().raw.apply_conf_change(&raft) {
-            Ok(state) => Ok((Some(convert::conf_state_from_raft(&state)), change)),
+        let result = self.lock().raw.apply_conf_change(&raft);
+        match result {
+            Ok(state) => {
+                self.step_aside();
+                Ok((Some(convert::conf_state_from_raft(&state)), changes))
+            }
             Err(error) => {
                 tracing::warn!(index = %entry.index, %error, "membership change is impossible and was skipped");
-                Ok((None, change))
+                Ok((None, changes))
             }
+        }
+    }
+
+    /// A leader that is no voter any more lets another one lead: raft would let it go on without counting itself. Its own
+    /// core hands over before it proposes such a change; this is for one that an earlier leader proposed.
+    fn step_aside(&self) {
+        let view = self.view();
+        if view.state != RaftState::Leader || view.promotable {
+            return;
+        }
+        if let Some(to) = self.successor(|_| true) {
+            tracing::info!(node = %self.id, %to, "this leader is no voter any more: it hands over");
+            self.lock().raw.transfer_leader(to.get());
         }
     }
 
@@ -167,11 +256,26 @@ impl<S: Storage> RaftNode for RaftGroup<S> {
         self.propose_entries(entries.collect())
     }
 
-    fn propose_conf_change(&self, change: &ConfChange) -> Result<(LogIndex, Term), NodeError> {
-        self.check_change(change).map_err(|reason| NodeError::Membership { reason })?;
+    fn propose_conf_change(&self, changes: &[ConfChange]) -> Result<(LogIndex, Term), NodeError> {
+        // No change at all would mean "leave the joint configuration".
+        if changes.is_empty() {
+            return Err(MembershipError::Impossible.into());
+        }
+        let pending = {
+            let inner = self.lock();
+            let raft = &inner.raw.raft;
+            let joint = !raft.prs().conf().to_conf_state().voters_outgoing.is_empty();
+            // Raft would put an empty entry in its place, and say nothing. Two changes of different terms could overlap
+            // without a common quorum.
+            let early = raft.state == StateRole::Leader && !raft.commit_to_current_term();
+            raft.has_pending_conf() || joint || early
+        };
+        if pending {
+            return Err(MembershipError::Pending.into());
+        }
         let mut entry = eraftpb::Entry::default();
         entry.entry_type = eraftpb::EntryType::EntryConfChangeV2;
-        entry.data = members::encode_change(change);
+        entry.data = members::encode_changes(changes);
         self.propose_entries(vec![entry])
     }
 
@@ -326,39 +430,6 @@ impl<S: Storage> RaftNode for RaftGroup<S> {
 
     fn stop(&self) {
         self.lock().stopped = true;
-    }
-}
-
-impl<S: Storage> RaftGroup<S> {
-    /// Refuses what raft would silently turn into an empty entry, and what would end the cluster.
-    fn check_change(&self, change: &ConfChange) -> Result<(), String> {
-        let inner = self.lock();
-        let raft = &inner.raw.raft;
-        let id = change.member.id;
-        let is_voter = raft.prs().conf().voters().contains(id.get());
-        let is_learner = raft.prs().conf().learners().contains(&id.get());
-        if raft.has_pending_conf() {
-            return Err("another change is under way".to_owned());
-        }
-        // Two changes of different terms could overlap without a common quorum otherwise.
-        if raft.state == StateRole::Leader && !raft.commit_to_current_term() {
-            return Err("the leader has not committed anything in its term yet".to_owned());
-        }
-        match change.change_type {
-            ConfChangeType::AddVoter if is_voter => Err(format!("member {id} is a voter already")),
-            ConfChangeType::AddLearner if is_voter || is_learner => {
-                Err(format!("member {id} exists already"))
-            }
-            ConfChangeType::Remove if !is_voter && !is_learner => Err(format!("member {id} does not exist")),
-            ConfChangeType::Remove if is_voter && raft.prs().is_singleton() => {
-                Err(format!("member {id} is the last voter"))
-            }
-            ConfChangeType::Update if !is_voter && !is_learner => Err(format!("member {id} does not exist")),
-            ConfChangeType::Update if is_learner != (change.member.role == Role::Learner) => {
-                Err("an update does not change the role".to_owned())
-            }
-            _ => Ok(()),
-        }
     }
 }
 

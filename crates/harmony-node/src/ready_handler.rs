@@ -90,6 +90,16 @@ impl<S: Storage> ReadyHandler<S> {
         Ok(())
     }
 
+    /// The newest term that was given to the log.
+    pub(crate) fn saved_term(&self) -> harmony_types::Term {
+        self.term_and_vote.0
+    }
+
+    /// The oldest ready state that waits for a sync.
+    pub(crate) fn oldest_unsynced(&self) -> Option<u64> {
+        self.unpersisted.iter().find(|one| one.must_sync).map(|one| one.number)
+    }
+
     /// Last index handed to the state machine.
     pub(crate) fn handed_out(&self) -> LogIndex {
         self.handed_out
@@ -231,8 +241,8 @@ impl<S: Storage> ReadyHandler<S> {
         for entry in committed {
             let reply = proposals.committed(&entry, actions);
             if is_conf_change(entry.entry_type) {
-                let (voter_sets, change) = raft.apply_conf_change(&entry)?;
-                actions.apply_membership(entry, voter_sets, change, reply);
+                let (voter_sets, changes) = raft.apply_conf_change(&entry)?;
+                actions.apply_membership(entry, voter_sets, changes, reply);
             } else {
                 actions.apply_entry(entry, reply);
             }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harmony_node::{ReplySink, Waiter};
 use harmony_types::raft::RaftState;
-use harmony_types::{ConfChange, ConfChangeType, Member, NodeError, Role, Storage};
+use harmony_types::{ConfChangeType, Member, MembershipError, NodeError, Role, Storage};
 use support::{Cluster, id, wait_for};
 
 fn check_replication(tcp: bool) {
@@ -115,6 +115,60 @@ fn check_snapshot(tcp: bool) {
     cluster.agree();
 }
 
+/// Bytes of data in a node's log.
+fn log_bytes(cluster: &Cluster, number: u64) -> u64 {
+    let storage = cluster.node(number).storage();
+    let bounds = storage.bounds();
+    let entries = storage.entries(bounds.first()..bounds.last.next(), u64::MAX).unwrap();
+    entries.iter().map(|entry| entry.data.len() as u64).sum()
+}
+
+#[test]
+fn a_member_catches_up_from_the_log_as_far_as_it_is_kept_and_by_a_snapshot_behind_that() {
+    const KIB: u64 = 1 << 10;
+    let mut cluster = Cluster::new(3, false);
+    cluster.log_keep_bytes = 4 << 20;
+    for number in 1..=3 {
+        cluster.start(number);
+    }
+    let put = |cluster: &Cluster, count: u32| {
+        let leader = cluster.leader();
+        for number in 0..count {
+            cluster.put_until_acknowledged(leader, &format!("k{number}={}", "x".repeat(512 << 10)));
+        }
+    };
+    let settled = |cluster: &Cluster| {
+        for number in cluster.nodes.keys().map(|id| id.get()) {
+            wait_for("a log within its limit", || log_bytes(cluster, number) <= 4_096 * KIB);
+            let kept = log_bytes(cluster, number);
+            assert!(3_072 * KIB <= kept, "as much as fits is kept, {kept}");
+        }
+    };
+    put(&cluster, 34);
+    settled(&cluster);
+    // Behind, but not by more than is kept.
+    let lagging = cluster.another(cluster.leader());
+    cluster.kill(lagging);
+    put(&cluster, 4);
+    cluster.start(lagging);
+    cluster.agree();
+    assert_eq!(cluster.node(lagging).metrics().snapshots_installed.get(), 0);
+    // Behind by more.
+    cluster.kill(lagging);
+    put(&cluster, 34);
+    settled(&cluster);
+    cluster.start(lagging);
+    wait_for("a snapshot", || cluster.node(lagging).metrics().snapshots_installed.get() == 1);
+    cluster.agree();
+    // A smaller limit holds for what an earlier life has left, too.
+    let leader = cluster.leader();
+    cluster.kill(leader);
+    cluster.log_keep_bytes = 1 << 20;
+    cluster.start(leader);
+    wait_for("the smaller limit", || log_bytes(&cluster, leader) <= 1_024 * KIB);
+    assert_ne!(log_bytes(&cluster, leader), 0);
+}
+
 #[test]
 fn a_member_that_lags_too_far_gets_a_snapshot_over_memory() {
     check_snapshot(false);
@@ -170,26 +224,20 @@ fn a_member_is_added_promoted_and_removed() {
         client_urls: Vec::new(),
         role: Role::Learner,
     };
-    let change = |cluster: &Cluster, change_type| {
-        let change = ConfChange { change_type, member: member.clone() };
-        let mut result = Err(NodeError::NoLeader);
-        wait_for("the change", || {
-            let leader = cluster.leader();
-            result = cluster.node(leader).change_members_blocking(change.clone(), support::PATIENCE);
-            !matches!(result, Err(NodeError::NotLeader { .. } | NodeError::LeaderChanged))
-        });
-        result
-    };
+    let change = |cluster: &Cluster, change_type| cluster.change(change_type, &member);
     cluster.put_until_acknowledged(1, "a=1");
     let learner = change(&cluster, ConfChangeType::AddLearner).unwrap();
     assert!(learner.learners.contains(&id(4)));
     assert_eq!(learner.members[&id(4)].role, Role::Learner);
-    assert!(matches!(change(&cluster, ConfChangeType::AddLearner), Err(NodeError::Membership { .. })));
+    assert!(matches!(
+        change(&cluster, ConfChangeType::AddLearner),
+        Err(NodeError::Membership(MembershipError::Exists))
+    ));
     // It starts with nothing: no members either, until the leader's log or snapshot tells it.
     cluster.disks.insert(id(4), support::Disk::default());
     cluster.start(4);
     wait_for("the learner to catch up", || cluster.node(4).storage().application().print() == "1: a=1");
-    let voter = change(&cluster, ConfChangeType::AddVoter).unwrap();
+    let voter = change(&cluster, ConfChangeType::Promote).unwrap();
     assert!(voter.voters.contains(&id(4)) && voter.learners.is_empty());
     let gone = change(&cluster, ConfChangeType::Remove).unwrap();
     assert!(gone.removed.contains(&id(4)) && !gone.contains(id(4)));
@@ -230,4 +278,33 @@ fn every_waiter_ends_exactly_once_when_the_node_stops_under_load() {
         let tokens: BTreeSet<u64> = ends.iter().map(|(token, _)| *token).collect();
         assert_eq!((ends.len(), tokens.len()), (2_000, 2_000));
     }
+}
+
+/// Looks for what was put as soon as its put has an outcome.
+struct Looks {
+    storage: Arc<support::Replica>,
+    found: Mutex<Vec<bool>>,
+}
+
+impl ReplySink<u64> for Looks {
+    fn complete(&self, batch: Vec<(u64, Result<u64, NodeError>)>) {
+        for (token, result) in batch {
+            result.unwrap();
+            let found = self.storage.query(format!("k{token}").as_bytes()).unwrap().is_some();
+            self.found.lock().unwrap().push(found);
+        }
+    }
+}
+
+#[test]
+fn an_outcome_is_told_once_it_is_visible() {
+    let cluster = Cluster::started(1, false);
+    let storage = Arc::clone(cluster.node(1).storage());
+    let looks = Arc::new(Looks { storage, found: Mutex::default() });
+    for token in 0..200 {
+        let waiter = Waiter::new(Arc::clone(&looks) as _, token);
+        cluster.node(1).propose(Bytes::from(format!("k{token}=1")), waiter);
+    }
+    wait_for("all outcomes", || looks.found.lock().unwrap().len() == 200);
+    assert!(looks.found.lock().unwrap().iter().all(|found| *found));
 }

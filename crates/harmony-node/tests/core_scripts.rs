@@ -46,13 +46,22 @@ fn run(world: &mut Option<World>, line: &str) {
             storage.checkpoint().unwrap();
             storage.release(storage.applied().index).unwrap();
         }
-        ("add-learner" | "add-voter" | "remove", [node, other]) => {
-            let (change_type, role) = match words[0] {
-                "add-learner" => (ConfChangeType::AddLearner, Role::Learner),
-                "add-voter" => (ConfChangeType::AddVoter, Role::Voter),
-                _ => (ConfChangeType::Remove, Role::Voter),
-            };
-            world.change(*node, ConfChange { change_type, member: member(*other, role) });
+        ("gone", [node, peer]) => world.turn(*node, [Event::Gone { peer: id(*peer) }]),
+        ("leave", [node]) => world.leave(*node),
+        // change NODE add-voter 4 remove 2 ...: in one step.
+        ("change", [node, ..]) => {
+            let changes = words[2..].chunks(2).map(|pair| {
+                let (change_type, role) = match pair[0] {
+                    "add-learner" => (ConfChangeType::AddLearner, Role::Learner),
+                    "join" => (ConfChangeType::Join, Role::Learner),
+                    "add-voter" => (ConfChangeType::AddVoter, Role::Voter),
+                    "promote" => (ConfChangeType::Promote, Role::Voter),
+                    "update" => (ConfChangeType::Update, Role::Voter),
+                    _ => (ConfChangeType::Remove, Role::Voter),
+                };
+                ConfChange { change_type, member: member(pair[1].parse().unwrap(), role) }
+            });
+            world.change(*node, changes.collect());
         }
         ("status", []) => world.status().into_iter().for_each(|line| world.trace.line(line)),
         _ => panic!("unknown command: {line}"),

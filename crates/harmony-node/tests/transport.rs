@@ -21,6 +21,7 @@ fn start(cluster: u64, node: u64, peers: Vec<Member>) -> Arc<TcpTransport> {
         listen: vec!["127.0.0.1:0".parse().unwrap()],
         peers,
         spool_dir: std::env::temp_dir(),
+        ..TcpTransportConfig::default()
     })
     .unwrap()
 }
@@ -111,12 +112,12 @@ fn whoever_is_no_peer_is_refused_and_told_why() {
     let inbox = Arc::new(Inbox::default());
     transport.attach(Arc::clone(&inbox) as _);
     for (bytes, reason) in [
-        (hello(MAGIC, 1, 8, 2, 1), "cluster 8, this member is of cluster 7"),
-        (hello(MAGIC, 1, 7, 2, 3), "member 3 is wanted here, this is member 1"),
-        (hello(MAGIC, 2, 7, 2, 1), "peer protocol version 2"),
-        (hello(MAGIC + 1, 1, 7, 2, 1), "no peer of a harmony cluster"),
-        (hello(MAGIC, 1, 7, 1, 1), "calls itself member 1"),
-        (hello(MAGIC, 1, 7, 0, 1), "calls itself member 0"),
+        (hello(MAGIC, 2, 8, 2, 1), "cluster 8, this member is of cluster 7"),
+        (hello(MAGIC, 2, 7, 2, 3), "member 3 is wanted here, this is member 1"),
+        (hello(MAGIC, 9, 7, 2, 1), "peer protocol version 9"),
+        (hello(MAGIC + 1, 2, 7, 2, 1), "no peer of a harmony cluster"),
+        (hello(MAGIC, 2, 7, 1, 1), "calls itself member 1"),
+        (hello(MAGIC, 2, 7, 0, 1), "calls itself member 0"),
         (frame(b"\xff\xff\xff"), "no peer of a harmony cluster"),
         (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(), ""),
         (vec![0xff; 64], ""),
@@ -141,7 +142,7 @@ fn a_damaged_oversized_or_senseless_frame_closes_the_connection() {
     // A raft message of type 99.
     let unknown_type = frame(&[0x0a, 0x02, 0x08, 99]);
     for bytes in [damaged, oversized, unknown_kind, unknown_type] {
-        let bytes = [hello(MAGIC, 1, 7, 2, 1), bytes].concat();
+        let bytes = [hello(MAGIC, 2, 7, 2, 1), bytes].concat();
         // It is greeted, and then nothing more is heard of it.
         assert!(!answer(&transport, &bytes).is_empty());
     }
@@ -157,6 +158,7 @@ fn peers_find_each_other_again_after_one_was_away() {
     one.attach(Arc::clone(&inbox) as _);
     let address = one.local_addresses()[0];
     let two = start(7, 2, vec![member(1, address)]);
+    two.attach(Arc::new(Inbox::default()));
     // Messages before the connection stands are lost: it is the sender's business to repeat them.
     let send_until = |count: usize, inbox: &Inbox| {
         let clock = harmony_node::SystemClock::new();
@@ -175,6 +177,7 @@ fn peers_find_each_other_again_after_one_was_away() {
         listen: vec![address],
         peers: Vec::new(),
         spool_dir: std::env::temp_dir(),
+        ..TcpTransportConfig::default()
     })
     .unwrap();
     let inbox = Arc::new(Inbox::default());
@@ -192,6 +195,7 @@ fn an_address_in_use_and_a_bad_url_are_reported() {
         listen: vec![one.local_addresses()[0]],
         peers: Vec::new(),
         spool_dir: std::env::temp_dir(),
+        ..TcpTransportConfig::default()
     };
     let error = TcpTransport::start(config.clone()).unwrap_err();
     assert!(error.to_string().contains(&one.local_addresses()[0].to_string()), "{error}");

@@ -170,7 +170,7 @@ fn a_member_that_is_not_alone_any_more_waits_for_its_election_timeout() {
     let mut world = voters(1);
     world.settle();
     let change_type = harmony_types::ConfChangeType::AddVoter;
-    world.change(1, harmony_types::ConfChange { change_type, member: member(2, Role::Voter) });
+    world.change(1, vec![harmony_types::ConfChange { change_type, member: member(2, Role::Voter) }]);
     world.sync(1);
     // Committed, and on disk as such, but not applied.
     world.nodes[&1].storage.sync().unwrap();
@@ -382,4 +382,16 @@ fn commands_that_wait_are_bounded_by_their_bytes() {
     world.trace.take();
     world.messages.clear();
     waits_and_is_refused(&mut world);
+}
+
+/// What a dead leader's connection still held comes first, or its last heartbeat would call the election off.
+#[test]
+fn evidence_is_looked_at_behind_what_came_with_it() {
+    let mut world = voters(3);
+    world.turn(1, [harmony_node::core::event::Event::Campaign]);
+    world.settle();
+    let heartbeat = PeerMessage::Raft(Box::new(message(MessageType::Heartbeat, 1, 2, 1)));
+    let gone = harmony_node::core::event::Event::Gone { peer: id(1) };
+    world.turn(2, [gone, harmony_node::core::event::Event::Peer { from: id(1), message: heartbeat }]);
+    assert_eq!(state(&world, 2), RaftState::PreCandidate);
 }

@@ -1,11 +1,13 @@
 //! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
 
 mod options;
+pub(crate) mod peer_tls;
 mod url;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use harmony_node::tls::TlsConfig;
 use harmony_types::config::ConfigError;
 use harmony_types::limits;
 
@@ -61,6 +63,14 @@ pub struct Config {
     pub quota_bytes: Option<u64>,
     /// Entries of the log kept for members that lag.
     pub log_keep_entries: u64,
+    /// Bytes of the log kept for members that lag.
+    pub log_keep_bytes: u64,
+    /// Bytes of the log kept behind a snapshot that is on its way.
+    pub log_hold_bytes_max: u64,
+    /// Bytes a second of a snapshot that is sent to a member; 0: no limit.
+    pub snapshot_bytes_per_second: u64,
+    /// TLS between members.
+    pub peer_tls: Option<TlsConfig>,
     /// Size of one file of the log, bytes.
     pub segment_bytes: u64,
     /// What to log.
@@ -76,7 +86,7 @@ impl Config {
     /// Every mistake at once, each with its flag and what to do.
     pub fn new(options: Options) -> Result<Self, ConfigError> {
         let mut check = Check::default();
-        let name = options.name.unwrap_or_else(|| "default".to_owned());
+        let name = options.name.clone().unwrap_or_else(|| "default".to_owned());
         if name.is_empty() || name.contains(['=', ',']) {
             check.mistake("name", format!("{name:?} must not be empty and hold no '=' or ','"));
         }
@@ -119,6 +129,20 @@ impl Config {
         };
         let (heartbeat_interval_ms, election_timeout_ms) =
             check.times(options.heartbeat_interval, options.election_timeout);
+        let peer_urls: Vec<&Url> = cluster.iter().flat_map(|member| &member.peer_urls).collect();
+        let peer_tls = peer_tls::of(&mut check, &options, &listen_peer, &peer_urls);
+        for (flag, urls) in
+            [("listen-client-urls", &listen_client), ("advertise-client-urls", &advertise_client)]
+        {
+            // One that was not given repeats the other.
+            let given = flag == "listen-client-urls" || options.advertise_client_urls.is_some();
+            for url in urls.iter().filter(|url| url.is_tls() && given) {
+                check.mistake(
+                    flag,
+                    format!("{url} needs TLS for clients, which this release does not have yet: use http://"),
+                );
+            }
+        }
         let config = Self {
             name,
             data_dir: options.data_dir.unwrap_or_else(|| "harmony.data".into()),
@@ -139,6 +163,10 @@ impl Config {
             txn_ops_max: check.number("max-txn-ops", options.max_txn_ops, limits::TXN_OPS_MAX, 1 << 20),
             quota_bytes: quota(options.quota_backend_bytes.unwrap_or(0)),
             log_keep_entries: options.snapshot_catchup_entries.unwrap_or(limits::LOG_KEEP_ENTRIES),
+            log_keep_bytes: options.snapshot_catchup_bytes.unwrap_or(limits::LOG_KEEP_BYTES),
+            log_hold_bytes_max: options.snapshot_hold_bytes.unwrap_or(limits::LOG_HOLD_BYTES_MAX),
+            snapshot_bytes_per_second: options.snapshot_send_rate.unwrap_or(0),
+            peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),

@@ -13,15 +13,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    Node, SystemClock, TcpTransport, TcpTransportConfig, TransportError, cluster_id, member_id,
+    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, Witness, cluster_id,
+    member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
 use harmony_types::quota::Quota;
-use harmony_types::{
-    Clock, ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits,
-};
+use harmony_types::{ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits};
 use harmony_wal::{FileWal, Filler, OsFileSystem};
 
 use crate::api::{Api, Limits};
@@ -41,9 +40,6 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// How long a leader that stops waits for another to take over.
 const TRANSFER: Duration = Duration::from_secs(1);
-
-/// Rest between two looks at whether it did.
-const TRANSFER_PAUSE: Duration = Duration::from_millis(10);
 
 /// Rest between two tries to tell the cluster this member's name.
 const PUBLISH_PAUSE: Duration = Duration::from_millis(500);
@@ -139,6 +135,15 @@ pub enum ServeError {
     /// The node does not start.
     #[error(transparent)]
     Node(#[from] NodeError),
+    /// A file for TLS between members cannot be used.
+    #[error("--{flag}: {source}")]
+    PeerTls {
+        /// The flag that names the file.
+        flag: &'static str,
+        /// What is wrong, and what to do.
+        #[source]
+        source: TlsError,
+    },
     /// The transport between members does not start.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -151,7 +156,6 @@ pub enum ServeError {
 pub struct Server {
     network: Network,
     api: Arc<Api>,
-    clock: SystemClock,
     client_addresses: Vec<SocketAddr>,
     closed: bool,
     _filler: Filler,
@@ -172,7 +176,7 @@ impl Server {
         let clock = SystemClock::new();
         let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
         storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
-        let node = start_node(config, ids, &data_dir, &storage, clock)?;
+        let (node, transport) = start_node(config, ids, &data_dir, &storage, clock)?;
 
         let limits = Limits {
             request_bytes_max: config.request_bytes_max,
@@ -182,7 +186,7 @@ impl Server {
         };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits));
         let counters = Arc::new(Counters::default());
-        let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&counters)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let services = Services::new(&api, counters);
         let gateway = Gateway::new(services.clone(), limits.message_bytes_max()).router();
         let http = http::router(Shared { api: Arc::clone(&api), metrics }).merge(gateway);
@@ -209,15 +213,7 @@ impl Server {
             members = config.cluster.len(),
             "harmony serves"
         );
-        Ok(Self {
-            network,
-            api,
-            clock,
-            client_addresses,
-            closed: false,
-            _filler: filler,
-            _data_dir: data_dir,
-        })
+        Ok(Self { network, api, client_addresses, closed: false, _filler: filler, _data_dir: data_dir })
     }
 
     /// Where it listens for clients, with the ports that the system gave.
@@ -257,13 +253,10 @@ impl Server {
         }
     }
 
-    /// A leader that just goes away leaves the others to wait for an election timeout.
+    /// A leader that just goes away leaves the others to find out.
     fn hand_over(&self) {
-        let Some(next) = self.api.node.best_successor() else { return };
-        self.api.node.transfer_leader(next);
-        let deadline = self.clock.now() + TRANSFER;
-        while self.api.node.is_leader() && self.clock.now() < deadline {
-            self.clock.sleep(TRANSFER_PAUSE);
+        if let Err(error) = self.api.node.hand_over(TRANSFER) {
+            tracing::info!(%error, "leadership is not handed over");
         }
     }
 }
@@ -385,11 +378,13 @@ fn start_node(
     data_dir: &DataDir,
     storage: &Arc<UnifiedStorage>,
     clock: SystemClock,
-) -> Result<Node<UnifiedStorage>, ServeError> {
+) -> Result<(Node<UnifiedStorage>, Arc<TcpTransport>), ServeError> {
     let options = NodeConfig {
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         election_timeout_ms: config.election_timeout_ms,
         log_keep_entries: config.log_keep_entries,
+        log_keep_bytes: config.log_keep_bytes,
+        log_hold_bytes_max: config.log_hold_bytes_max,
         // The server refuses first, in etcd's words.
         command_bytes_max: config.request_bytes_max + limits::GRPC_OVERHEAD_BYTES,
         ..NodeConfig::new(ids.member, ids.cluster)
@@ -397,15 +392,28 @@ fn start_node(
     let membership = storage.membership();
     let transport = TcpTransport::start(TcpTransportConfig {
         identity: ids.identity(),
-        listen: listen::peers(&config.listen_peer)?,
+        listen: listen::peers(&config.listen_peer, false)?,
+        listen_tls: listen::peers(&config.listen_peer, true)?,
+        tls: config.peer_tls.clone(),
         peers: membership.members.into_values().filter(|member| member.id != ids.member).collect(),
         spool_dir: data_dir.spool(),
+        snapshot_bytes_per_second: config.snapshot_bytes_per_second,
     })
     .map_err(|error| listen::refused_peer(&config.listen_peer, error))?;
-    match Node::start(options, Arc::clone(storage), Arc::clone(&transport) as _, Arc::new(clock)) {
+    let started =
+        Witness::open(OsFileSystem::new(), data_dir.member()).map_err(NodeError::from).and_then(|witness| {
+            Node::start_with(
+                options,
+                Arc::clone(storage),
+                Arc::clone(&transport) as _,
+                Arc::new(clock),
+                witness,
+            )
+        });
+    match started {
         Ok(node) => {
             transport.attach(node.peer_sink());
-            Ok(node)
+            Ok((node, transport))
         }
         Err(error) => {
             transport.stop();

@@ -140,8 +140,16 @@ pub struct NodeConfig {
     pub command_bytes_max: usize,
     /// Entry data proposed and not yet committed, bytes.
     pub uncommitted_bytes_max: u64,
-    /// Entries kept behind the applied index for slow followers.
+    /// Entries kept behind the applied index for slow followers, at most.
     pub log_keep_entries: u64,
+    /// Bytes of log kept behind the applied index for slow followers, at most. Space is given up by whole segments.
+    pub log_keep_bytes: u64,
+    /// Bytes of log kept behind a snapshot that is on its way to a member, at most; below `log_keep_bytes` it is that.
+    pub log_hold_bytes_max: u64,
+    /// Refuse membership changes behind which the members that have started, or are heard of, would be no quorum.
+    pub strict_reconfig: bool,
+    /// Learners in the cluster.
+    pub learners_max: usize,
 }
 
 impl NodeConfig {
@@ -156,6 +164,10 @@ impl NodeConfig {
             command_bytes_max: limits::REQUEST_BYTES_MAX,
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
             log_keep_entries: limits::LOG_KEEP_ENTRIES,
+            log_keep_bytes: limits::LOG_KEEP_BYTES,
+            log_hold_bytes_max: limits::LOG_HOLD_BYTES_MAX,
+            strict_reconfig: true,
+            learners_max: limits::LEARNERS_MAX,
         }
     }
 

@@ -46,7 +46,7 @@ pub use application::Application;
 pub use auth::{AuthState, Author};
 pub use clock::{Clock, Rng};
 pub use command::{Command, CommandKind, Outcome, OutcomeKind, Refusal};
-pub use error::{NodeError, RequestError, StorageError, WalError};
+pub use error::{MembershipError, NodeError, RequestError, StorageError, WalError};
 pub use fs::{File, FileSystem, OpenMode};
 pub use id::{ClusterId, LeaseId, NodeId, WatchId};
 pub use kv::{Event, EventType, KeyRange, KeyValue};

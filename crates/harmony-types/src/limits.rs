@@ -25,8 +25,15 @@ pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;
 /// Recent log entries kept in memory for followers and apply, bytes of data and of the entries themselves.
 pub const LOG_CACHE_BYTES: u64 = 32 << 20;
 
-/// Entries kept behind the applied index for slow followers, at least (etcd's catch-up entries).
-pub const LOG_KEEP_ENTRIES: u64 = 5_000;
+/// Entries kept behind the applied index for slow followers, at most (etcd's catch-up entries, which are 5000: less than a
+/// tenth of a second at full speed). Each takes 12 bytes of memory.
+pub const LOG_KEEP_ENTRIES: u64 = 1_000_000;
+
+/// Bytes of log kept behind the applied index for slow followers, at most: some seconds at full speed. Opening reads them.
+pub const LOG_KEEP_BYTES: u64 = 64 << 20;
+
+/// Bytes of log kept behind a snapshot that is on its way to a member, at most.
+pub const LOG_HOLD_BYTES_MAX: u64 = 2 << 30;
 
 /// Bytes applied before the state machine is made durable.
 pub const CHECKPOINT_BYTES: u64 = 64 << 20;
@@ -52,6 +59,9 @@ pub const ELECTION_TIMEOUT_MS_MAX: u64 = 50_000;
 
 /// Heartbeats that must fit into an election timeout, as etcd's.
 pub const ELECTION_HEARTBEATS_MIN: u64 = 5;
+
+/// Learners in a cluster (etcd's `--max-learners`).
+pub const LEARNERS_MAX: usize = 1;
 
 /// Storage quota when none is given, bytes, as etcd's.
 pub const QUOTA_BYTES: u64 = 2 << 30;

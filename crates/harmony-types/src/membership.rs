@@ -34,6 +34,7 @@ pub struct Member {
 /// Invariants, checked by [`Membership::check`]:
 /// - a node is voter or learner, never both;
 /// - outgoing voters exist only in a joint configuration (Raft thesis, 4.3);
+/// - only learners wait to become voters;
 /// - there is at least one voter unless the membership is empty.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Membership {
@@ -51,6 +52,8 @@ pub struct Membership {
     pub auto_leave: bool,
     /// Ids that were removed; they never come back.
     pub removed: BTreeSet<NodeId>,
+    /// Learners that become voters by themselves once they have caught up.
+    pub joining: BTreeSet<NodeId>,
 }
 
 impl Membership {
@@ -116,6 +119,11 @@ impl Membership {
                 wrong.push(format!("member {id} waits to become a learner but is no outgoing voter"));
             }
         }
+        for id in &self.joining {
+            if !self.learners.contains(id) {
+                wrong.push(format!("member {id} waits to become a voter but is no learner"));
+            }
+        }
         for id in &self.removed {
             if self.contains(*id) {
                 wrong.push(format!("member {id} was removed and is still counted"));
@@ -155,10 +163,11 @@ mod tests {
             learners: voters(&[1]),
             learners_next: voters(&[2]),
             removed: voters(&[1]),
+            joining: voters(&[3]),
             ..Membership::default()
         };
         let wrong = membership.check().unwrap_err();
-        for part in ["both voter and learner", "no outgoing voter", "was removed"] {
+        for part in ["both voter and learner", "no outgoing voter", "is no learner", "was removed"] {
             assert!(wrong.contains(part), "{wrong}");
         }
         assert_eq!(Membership::default().check(), Ok(()));

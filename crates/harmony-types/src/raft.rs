@@ -182,14 +182,34 @@ pub struct Ready {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum ConfChangeType {
-    /// Add as voter, or promote.
+    /// Add as voter, which counts at once, also when it never starts.
     AddVoter = 0,
     /// Remove.
     Remove = 1,
-    /// Add as learner, or demote.
+    /// Add as learner, or demote a voter.
     AddLearner = 2,
     /// Change addresses; the voter sets stay.
     Update = 3,
+    /// Make a learner a voter.
+    Promote = 4,
+    /// Add as learner that becomes a voter by itself once it has caught up.
+    Join = 5,
+}
+
+impl ConfChangeType {
+    /// The type with this number in an entry, or `None`.
+    #[must_use]
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        Some(match number {
+            0 => Self::AddVoter,
+            1 => Self::Remove,
+            2 => Self::AddLearner,
+            3 => Self::Update,
+            4 => Self::Promote,
+            5 => Self::Join,
+            _ => return None,
+        })
+    }
 }
 
 /// A change of the membership by one node.
@@ -206,8 +226,8 @@ impl ConfChange {
     #[must_use]
     pub fn role_after(&self) -> Option<Role> {
         match self.change_type {
-            ConfChangeType::AddVoter => Some(Role::Voter),
-            ConfChangeType::AddLearner => Some(Role::Learner),
+            ConfChangeType::AddVoter | ConfChangeType::Promote => Some(Role::Voter),
+            ConfChangeType::AddLearner | ConfChangeType::Join => Some(Role::Learner),
             ConfChangeType::Update => Some(self.member.role),
             ConfChangeType::Remove => None,
         }
@@ -225,11 +245,12 @@ pub trait RaftNode: Send + Sync {
     /// [`NodeError::NotLeader`]; [`NodeError::Busy`] when too much is uncommitted or leadership is being handed over.
     fn propose(&self, data: Vec<Bytes>) -> Result<(LogIndex, Term), NodeError>;
 
-    /// Proposes a membership change.
+    /// Proposes a membership change: of one member in a single step, of several as a joint configuration that ends by
+    /// itself (Raft thesis, 4.3).
     ///
     /// # Errors
-    /// As [`RaftNode::propose`]; [`NodeError::Membership`] when one is pending.
-    fn propose_conf_change(&self, change: &ConfChange) -> Result<(LogIndex, Term), NodeError>;
+    /// As [`RaftNode::propose`]; [`NodeError::Membership`] when one is pending, or the change makes no sense.
+    fn propose_conf_change(&self, changes: &[ConfChange]) -> Result<(LogIndex, Term), NodeError>;
 
     /// Takes in a message from a peer.
     ///

@@ -2,11 +2,11 @@
 
 use bytes::Bytes;
 
-use crate::error::NodeError;
+use crate::error::{MembershipError, NodeError};
 use crate::id::NodeId;
 use crate::log::{LogIndex, Snapshot};
 use crate::membership::Member;
-use crate::raft::Message;
+use crate::raft::{ConfChange, Message};
 
 /// What one member may send another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,53 @@ pub enum PeerMessage {
         request: u64,
         /// The outcome, or why there is none.
         result: Result<Forwarded, ForwardError>,
+    },
+    /// A follower asks the leader to change the membership for one of its clients.
+    Change {
+        /// Number that the answer repeats, unique within the sender's life.
+        request: u64,
+        /// The changes, made in one step.
+        changes: Vec<ConfChange>,
+    },
+    /// The leader's answer.
+    ChangeReply {
+        /// The number of the request.
+        request: u64,
+        /// Place of the change's entry, or why nothing changed.
+        result: Result<LogIndex, ChangeError>,
+    },
+    /// A leader tells what each member has acknowledged and is committed: whoever comes back with less has lost it.
+    Acknowledged {
+        /// By member.
+        held: Vec<(NodeId, LogIndex)>,
+    },
+}
+
+/// Why a forwarded membership change was not made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ChangeError {
+    /// As for a proposal.
+    Forward(ForwardError),
+    /// The change is not allowed.
+    Refused(MembershipError),
+}
+
+/// What a member says of its log when it greets a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Held {
+    /// Last index of its log.
+    pub last: LogIndex,
+}
+
+/// Why a member does not speak with a peer any more. The peer that is told so stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerRefusal {
+    /// The peer was removed from the cluster.
+    Removed,
+    /// The peer had acknowledged this index and does not hold it any more.
+    Forgot {
+        /// The index.
+        acknowledged: LogIndex,
     },
 }
 
@@ -91,4 +138,24 @@ pub trait PeerSink: Send + Sync + 'static {
 
     /// A snapshot to this peer arrived, or did not.
     fn snapshot_sent(&self, peer: NodeId, arrived: bool);
+
+    /// The machine of this peer refuses connections, or resets those that it took: its process has ended, in all
+    /// likelihood. A hint for elections that nothing but their speed depends on.
+    fn gone(&self, _peer: NodeId) {}
+
+    /// What this member says of its log when it greets a peer.
+    fn held(&self) -> Held {
+        Held::default()
+    }
+
+    /// Whether this member speaks with a peer that says this of its log.
+    ///
+    /// # Errors
+    /// It must not, and tells the peer why.
+    fn admit(&self, _peer: NodeId, _held: Held) -> Result<(), PeerRefusal> {
+        Ok(())
+    }
+
+    /// A peer refused to speak with this member.
+    fn refused(&self, _by: NodeId, _refusal: PeerRefusal) {}
 }

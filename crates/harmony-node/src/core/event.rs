@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use harmony_types::{
-    ConfChange, Entry, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, Snapshot, limits,
+    ConfChange, Entry, LogIndex, Membership, MembershipError, Message, NodeId, PeerMessage, Snapshot, limits,
 };
 
 use crate::bounds;
@@ -27,10 +27,10 @@ pub enum Event<T> {
         /// Hears when local reads are linearizable.
         waiter: Waiter<()>,
     },
-    /// An operator changes the membership; the leader's core only.
+    /// An operator changes the membership.
     ConfChange {
-        /// The change.
-        change: ConfChange,
+        /// The changes, made in one step.
+        changes: Vec<ConfChange>,
         /// Hears the membership after it.
         waiter: Waiter<Membership>,
     },
@@ -38,6 +38,11 @@ pub enum Event<T> {
     Transfer {
         /// Which.
         to: NodeId,
+    },
+    /// This node is about to go: another member is to lead.
+    Leave {
+        /// Hears when this node leads no more.
+        waiter: Waiter<()>,
     },
     /// Ask for votes now, without waiting for an election timeout.
     Campaign,
@@ -57,6 +62,11 @@ pub enum Event<T> {
     },
     /// Messages to this peer are lost.
     Unreachable {
+        /// Which.
+        peer: NodeId,
+    },
+    /// The machine of this peer refuses connections: its process has ended, in all likelihood.
+    Gone {
         /// Which.
         peer: NodeId,
     },
@@ -98,7 +108,8 @@ pub struct Inbox<T> {
     pub(super) reads: Vec<Waiter<()>>,
     pub(super) proposals: Vec<(Bytes, Waiter<T>)>,
     pub(super) proposals_bytes: usize,
-    pub(super) changes: Vec<(ConfChange, Waiter<Membership>)>,
+    pub(super) changes: Vec<(Vec<ConfChange>, Waiter<Membership>)>,
+    pub(super) leaving: Vec<Waiter<()>>,
     pub(super) transfer: Option<NodeId>,
     pub(super) campaign: bool,
     pub(super) tick: bool,
@@ -117,6 +128,7 @@ impl<T> Default for Inbox<T> {
             proposals: Vec::new(),
             proposals_bytes: 0,
             changes: Vec::new(),
+            leaving: Vec::new(),
             transfer: None,
             campaign: false,
             tick: false,
@@ -128,6 +140,7 @@ impl<T> Default for Inbox<T> {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Report {
     Unreachable(NodeId),
+    Gone(NodeId),
     SnapshotSent(NodeId, bool),
 }
 
@@ -149,7 +162,8 @@ impl<T> Inbox<T> {
                 self.proposals.push((data, waiter));
             }
             Event::Read { waiter } => self.reads.push(waiter),
-            Event::ConfChange { change, waiter } => self.changes.push((change, waiter)),
+            Event::ConfChange { changes, waiter } => self.changes.push((changes, waiter)),
+            Event::Leave { waiter } => self.leaving.push(waiter),
             Event::Transfer { to } => self.transfer = Some(to),
             Event::Campaign => self.campaign = true,
             Event::Peer { from, message } => {
@@ -160,6 +174,7 @@ impl<T> Inbox<T> {
             }
             Event::Snapshot { announcement, snapshot } => self.snapshot = Some((announcement, snapshot)),
             Event::Unreachable { peer } => self.reports.push(Report::Unreachable(peer)),
+            Event::Gone { peer } => self.reports.push(Report::Gone(peer)),
             Event::SnapshotSent { peer, arrived } => self.reports.push(Report::SnapshotSent(peer, arrived)),
             Event::Persisted { number } => self.persisted = self.persisted.max(Some(number)),
             Event::Applied { index } => self.applied = self.applied.max(Some(index)),
@@ -200,6 +215,7 @@ impl<T> Inbox<T> {
         self.proposals.extend(later.proposals);
         self.proposals_bytes += later.proposals_bytes;
         self.changes.extend(later.changes);
+        self.leaving.extend(later.leaving);
         self.transfer = later.transfer.or(self.transfer);
         self.campaign |= later.campaign;
         self.tick |= later.tick;
@@ -238,8 +254,8 @@ pub enum ApplyJob<T> {
         entry: Entry,
         /// The voter sets after it; `None` when it was impossible and changes nothing.
         voter_sets: Option<Membership>,
-        /// Whom it concerns; `None` when raft itself made it.
-        change: Option<ConfChange>,
+        /// Whom it concerns; nobody when raft itself made it.
+        changes: Vec<ConfChange>,
         /// Hears the membership after it.
         waiter: Option<Waiter<Membership>>,
     },
@@ -267,6 +283,10 @@ pub struct Actions<T> {
     pub reads: ReplyBatch<()>,
     /// Membership changes that ended.
     pub changes: ReplyBatch<Membership>,
+    /// What members are known to have acknowledged, to be remembered.
+    pub acknowledged: Vec<(NodeId, LogIndex)>,
+    /// This member was removed: once all this is done, it must stop.
+    pub removed: bool,
 }
 
 impl<T> Default for Actions<T> {
@@ -279,6 +299,8 @@ impl<T> Default for Actions<T> {
             replies: ReplyBatch::default(),
             reads: ReplyBatch::default(),
             changes: ReplyBatch::default(),
+            acknowledged: Vec::new(),
+            removed: false,
         }
     }
 }
@@ -308,8 +330,7 @@ impl<T> Actions<T> {
         let reply = match reply {
             // Raft put an empty entry in the place of a change that came while another was under way.
             Some(ReplyTo::Member(waiter)) => {
-                let reason = "another change was under way".to_owned();
-                self.changes.push(waiter, Err(NodeError::Membership { reason }));
+                self.changes.push(waiter, Err(MembershipError::Pending.into()));
                 None
             }
             reply => reply,
@@ -328,7 +349,7 @@ impl<T> Actions<T> {
         &mut self,
         entry: Entry,
         voter_sets: Option<Membership>,
-        change: Option<ConfChange>,
+        changes: Vec<ConfChange>,
         reply: Option<ReplyTo<T>>,
     ) {
         let waiter = match reply {
@@ -338,7 +359,7 @@ impl<T> Actions<T> {
             }
             None => None,
         };
-        self.apply.push(ApplyJob::Membership { entry, voter_sets, change, waiter });
+        self.apply.push(ApplyJob::Membership { entry, voter_sets, changes, waiter });
     }
 }
 

@@ -1,43 +1,56 @@
-//! The membership that follows from a committed change.
+//! The membership that follows from committed changes.
 
 use harmony_types::{ConfChange, ConfChangeType, Membership, Role};
 
-/// The membership after a change: raft's voter sets, and our addresses.
+/// The membership after changes: raft's voter sets, and our addresses.
 #[must_use]
-pub fn membership_after(
-    before: &Membership,
-    change: Option<ConfChange>,
-    voter_sets: Membership,
-) -> Membership {
+pub fn membership_after(before: &Membership, changes: Vec<ConfChange>, voter_sets: Membership) -> Membership {
     let mut after = voter_sets;
     after.members.clone_from(&before.members);
     after.removed.clone_from(&before.removed);
-    match change {
-        Some(ConfChange { change_type: ConfChangeType::Remove, member }) => {
-            after.members.remove(&member.id);
-            after.removed.insert(member.id);
-        }
-        Some(ConfChange { change_type, mut member }) => {
-            // A promotion or an update names new peer addresses only; what the member told of itself stays.
-            if let Some(known) = before.members.get(&member.id) {
-                if member.name.is_empty() {
-                    member.name.clone_from(&known.name);
-                }
-                if member.client_urls.is_empty() {
-                    member.client_urls.clone_from(&known.client_urls);
-                }
-                if member.peer_urls.is_empty() || change_type == ConfChangeType::AddVoter {
-                    member.peer_urls.clone_from(&known.peer_urls);
-                }
-            }
-            after.members.insert(member.id, member);
-        }
-        None => {}
+    after.joining.clone_from(&before.joining);
+    for change in changes {
+        change_one(&mut after, before, change);
     }
-    for member in after.members.values_mut() {
-        member.role = if after.learners.contains(&member.id) { Role::Learner } else { Role::Voter };
+    // In a joint configuration one that is to go still votes, and is still reached, until it ends.
+    let counted = before.voters.iter().chain(&before.voters_outgoing).chain(&before.learners);
+    for id in counted {
+        if !after.contains(*id) {
+            after.members.remove(id);
+            after.removed.insert(*id);
+        }
+    }
+    let Membership { members, joining, learners, .. } = &mut after;
+    joining.retain(|id| learners.contains(id));
+    for member in members.values_mut() {
+        member.role = if learners.contains(&member.id) { Role::Learner } else { Role::Voter };
     }
     after
+}
+
+fn change_one(after: &mut Membership, before: &Membership, change: ConfChange) {
+    let ConfChange { change_type, mut member } = change;
+    match change_type {
+        ConfChangeType::Remove => return,
+        ConfChangeType::Join => drop(after.joining.insert(member.id)),
+        ConfChangeType::AddVoter
+        | ConfChangeType::AddLearner
+        | ConfChangeType::Promote
+        | ConfChangeType::Update => {}
+    }
+    // A promotion names the member only, an update new addresses; what the member told of itself stays.
+    if let Some(known) = before.members.get(&member.id) {
+        if member.name.is_empty() {
+            member.name.clone_from(&known.name);
+        }
+        if member.client_urls.is_empty() {
+            member.client_urls.clone_from(&known.client_urls);
+        }
+        if member.peer_urls.is_empty() || change_type == ConfChangeType::Promote {
+            member.peer_urls.clone_from(&known.peer_urls);
+        }
+    }
+    after.members.insert(member.id, member);
 }
 
 #[cfg(test)]
@@ -66,11 +79,30 @@ mod tests {
         let mut update = change(ConfChangeType::Update, Role::Voter);
         update.member.name.clear();
         update.member.peer_urls = vec!["http://new:1".to_owned()];
-        let after = membership_after(&before, Some(update), sets(7));
+        let after = membership_after(&before, vec![update], sets(7));
         assert_eq!(after.members[&seven].name, "seven");
         assert_eq!(after.members[&seven].peer_urls, ["http://new:1"]);
-        let gone = membership_after(&after, Some(change(ConfChangeType::Remove, Role::Voter)), sets(8));
+        let gone = membership_after(&after, vec![change(ConfChangeType::Remove, Role::Voter)], sets(8));
         assert!(!gone.members.contains_key(&seven));
         assert!(gone.removed.contains(&seven));
+    }
+
+    #[test]
+    fn a_member_that_is_to_go_is_counted_until_the_joint_configuration_ends() {
+        let (seven, eight) = (NodeId::new(7).unwrap(), NodeId::new(8).unwrap());
+        let before = Membership::from_members([change(ConfChangeType::AddVoter, Role::Voter).member]);
+        let joint = Membership {
+            voters: [eight].into(),
+            voters_outgoing: [seven].into(),
+            auto_leave: true,
+            ..Membership::default()
+        };
+        let during = membership_after(&before, vec![change(ConfChangeType::Remove, Role::Voter)], joint);
+        assert_eq!(during.check(), Ok(()));
+        assert!(during.members.contains_key(&seven), "it is reached");
+        let after =
+            membership_after(&during, vec![], Membership { voters: [eight].into(), ..Membership::default() });
+        assert_eq!(after.check(), Ok(()));
+        assert!(after.removed.contains(&seven) && !after.members.contains_key(&seven));
     }
 }

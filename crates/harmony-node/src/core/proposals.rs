@@ -67,8 +67,7 @@ impl<T: prost::Message + Default> Proposals<T> {
             forwards: BTreeMap::new(),
             early: BTreeMap::new(),
             bytes: 0,
-            // Half of all numbers lie ahead: counting does not overflow.
-            last_request: spread(boot_nonce) >> 1,
+            last_request: first_request(boot_nonce),
         }
     }
 
@@ -233,6 +232,11 @@ impl<T: prost::Message + Default> Proposals<T> {
             actions.replies.push(early.waiter, Ok(early.outcome));
         }
     }
+}
+
+/// Where a life of a node begins to count its requests. Half of all numbers lie ahead: counting does not overflow.
+pub(super) fn first_request(boot_nonce: u64) -> u64 {
+    spread(boot_nonce) >> 1
 }
 
 /// Spreads numbers that lie close together over all 64 bits, each to another (the finaliser of `SplitMix64`).

@@ -40,36 +40,50 @@ struct WireMember {
     client_urls: Vec<String>,
     #[prost(bool, tag = "6")]
     learner: bool,
+    /// In the first of several: the others.
+    #[prost(message, repeated, tag = "7")]
+    others: Vec<WireMember>,
 }
 
-/// The data of the entry that makes this change.
-pub(crate) fn encode_change(change: &ConfChange) -> Bytes {
-    // To raft an update is the addition of a member that is there already, in the role it has: nothing changes. No change
-    // at all would mean "leave the joint configuration".
-    let change_type = match (change.role_after(), change.change_type) {
-        (None, _) => eraftpb::ConfChangeType::RemoveNode,
-        (Some(Role::Voter), _) => eraftpb::ConfChangeType::AddNode,
-        (Some(Role::Learner), _) => eraftpb::ConfChangeType::AddLearnerNode,
+/// The data of the entry that makes these changes.
+pub(crate) fn encode_changes(changes: &[ConfChange]) -> Bytes {
+    // To raft an update is the addition of a member that is there already, in the role it has: nothing changes.
+    let change_type = |change: &ConfChange| match change.role_after() {
+        None => eraftpb::ConfChangeType::RemoveNode,
+        Some(Role::Voter) => eraftpb::ConfChangeType::AddNode,
+        Some(Role::Learner) => eraftpb::ConfChangeType::AddLearnerNode,
     };
-    let member = WireMember {
+    let singles = changes
+        .iter()
+        .map(|change| WireSingle { change_type: change_type(change) as i32, node: change.member.id.get() });
+    let mut members = changes.iter().map(member_to_wire);
+    let context = members.next().map(|first| WireMember { others: members.collect(), ..first });
+    WireChange {
+        transition: 0,
+        changes: singles.collect(),
+        context: context.map(|member| member.encode_to_vec().into()).unwrap_or_default(),
+    }
+    .encode_to_vec()
+    .into()
+}
+
+fn member_to_wire(change: &ConfChange) -> WireMember {
+    WireMember {
         change_type: change.change_type as u32,
         id: change.member.id.get(),
         name: change.member.name.clone(),
         peer_urls: change.member.peer_urls.clone(),
         client_urls: change.member.client_urls.clone(),
         learner: change.member.role == Role::Learner,
-    };
-    let single = WireSingle { change_type: change_type as i32, node: change.member.id.get() };
-    WireChange { transition: 0, changes: vec![single], context: member.encode_to_vec().into() }
-        .encode_to_vec()
-        .into()
+        others: Vec::new(),
+    }
 }
 
-/// Reads an entry's data back: raft's form, and the member's addresses unless raft made the change itself.
+/// Reads an entry's data back: raft's form, and the members' addresses; none when raft made the change itself.
 ///
 /// # Errors
 /// The data makes no sense; in words.
-pub(crate) fn decode_change(data: Bytes) -> Result<(eraftpb::ConfChangeV2, Option<ConfChange>), String> {
+pub(crate) fn decode_changes(data: Bytes) -> Result<(eraftpb::ConfChangeV2, Vec<ConfChange>), String> {
     let wire = WireChange::decode(data).map_err(|error| error.to_string())?;
     let mut raft = eraftpb::ConfChangeV2::default();
     raft.transition = match wire.transition {
@@ -89,19 +103,20 @@ pub(crate) fn decode_change(data: Bytes) -> Result<(eraftpb::ConfChangeV2, Optio
         };
         raft.mut_changes().push(single);
     }
-    let member = if wire.context.is_empty() { None } else { Some(decode_member(wire.context)?) };
-    Ok((raft, member))
+    if wire.context.is_empty() {
+        return Ok((raft, Vec::new()));
+    }
+    let mut first = WireMember::decode(wire.context).map_err(|error| error.to_string())?;
+    let others = std::mem::take(&mut first.others);
+    let changes = std::iter::once(first).chain(others).map(change_from_wire).collect::<Result<_, _>>()?;
+    Ok((raft, changes))
 }
 
-fn decode_member(context: Bytes) -> Result<ConfChange, String> {
-    let wire = WireMember::decode(context).map_err(|error| error.to_string())?;
-    let change_type = match wire.change_type {
-        0 => ConfChangeType::AddVoter,
-        1 => ConfChangeType::Remove,
-        2 => ConfChangeType::AddLearner,
-        3 => ConfChangeType::Update,
-        other => return Err(format!("unknown change type {other}")),
-    };
+fn change_from_wire(wire: WireMember) -> Result<ConfChange, String> {
+    let change_type = u8::try_from(wire.change_type)
+        .ok()
+        .and_then(ConfChangeType::from_u8)
+        .ok_or_else(|| format!("unknown change type {}", wire.change_type))?;
     let member = Member {
         id: NodeId::new(wire.id).ok_or("a change of member 0")?,
         name: wire.name,
@@ -132,41 +147,46 @@ mod tests {
     #[test]
     fn the_raft_crate_reads_what_we_encode() {
         let change = change(ConfChangeType::AddLearner, Role::Learner);
-        let data = encode_change(&change);
+        let other = ConfChange {
+            change_type: ConfChangeType::Remove,
+            member: Member { id: NodeId::new(8).unwrap(), ..change.member.clone() },
+        };
+        let data = encode_changes(&[change.clone(), other.clone()]);
         let mut parsed = eraftpb::ConfChangeV2::default();
         parsed.merge_from_bytes(&data).unwrap();
-        let (decoded, member) = decode_change(data).unwrap();
+        let (decoded, members) = decode_changes(data).unwrap();
         assert_eq!(parsed.get_changes(), decoded.get_changes());
         assert_eq!(parsed.transition, decoded.transition);
         assert_eq!(parsed.get_changes()[0].node_id, 7);
         assert_eq!(parsed.get_changes()[0].change_type, eraftpb::ConfChangeType::AddLearnerNode);
-        assert_eq!(member, Some(change));
+        assert_eq!(parsed.get_changes()[1].change_type, eraftpb::ConfChangeType::RemoveNode);
+        assert_eq!(members, [change, other]);
     }
 
     #[test]
     fn an_empty_entry_leaves_the_joint_configuration() {
-        let (decoded, member) = decode_change(Bytes::new()).unwrap();
+        let (decoded, members) = decode_changes(Bytes::new()).unwrap();
         assert!(decoded.leave_joint());
-        assert_eq!(member, None);
+        assert_eq!(members, []);
     }
 
     #[test]
     fn an_update_changes_no_voter_set() {
         let (decoded, _) =
-            decode_change(encode_change(&change(ConfChangeType::Update, Role::Voter))).unwrap();
+            decode_changes(encode_changes(&[change(ConfChangeType::Update, Role::Voter)])).unwrap();
         assert_eq!(decoded.get_changes()[0].change_type, eraftpb::ConfChangeType::AddNode);
     }
 
     #[test]
     fn nonsense_is_refused() {
-        assert!(decode_change(Bytes::from_static(b"\xff")).is_err());
+        assert!(decode_changes(Bytes::from_static(b"\xff")).is_err());
         let single = WireSingle { change_type: 9, node: 1 };
         let wire = WireChange { transition: 0, changes: vec![single], context: Bytes::new() };
-        assert!(decode_change(wire.encode_to_vec().into()).unwrap_err().contains("change type 9"));
+        assert!(decode_changes(wire.encode_to_vec().into()).unwrap_err().contains("change type 9"));
         let single = WireSingle { change_type: 0, node: 0 };
         let wire = WireChange { transition: 0, changes: vec![single], context: Bytes::new() };
-        assert!(decode_change(wire.encode_to_vec().into()).unwrap_err().contains("node 0"));
+        assert!(decode_changes(wire.encode_to_vec().into()).unwrap_err().contains("node 0"));
         let wire = WireChange { transition: 3, changes: Vec::new(), context: Bytes::new() };
-        assert!(decode_change(wire.encode_to_vec().into()).unwrap_err().contains("transition 3"));
+        assert!(decode_changes(wire.encode_to_vec().into()).unwrap_err().contains("transition 3"));
     }
 }

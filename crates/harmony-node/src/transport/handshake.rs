@@ -4,7 +4,8 @@ use std::io::{self, Read, Write};
 
 use bytes::{Bytes, BytesMut};
 use harmony_types::config::Identity;
-use harmony_types::{ClusterId, NodeId};
+use harmony_types::transport::{Held, PeerRefusal, PeerSink};
+use harmony_types::{ClusterId, LogIndex, NodeId};
 use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
@@ -26,15 +27,17 @@ impl Own {
         Some(Self { cluster: identity.cluster, node: identity.node? })
     }
 
-    fn hello(self, to: u64, purpose: Purpose, refusal: String) -> Hello {
+    fn hello(self, to: u64, purpose: Purpose, held: Held) -> Hello {
         Hello {
+            last: held.last.0,
             magic: MAGIC,
             version: PROTOCOL_VERSION,
             cluster: self.cluster.0,
             from: self.node.get(),
             to,
             purpose: purpose as i32,
-            refusal,
+            answers_pings: true,
+            ..Hello::default()
         }
     }
 
@@ -61,24 +64,62 @@ impl Own {
     }
 
     /// The accepting side: who dialed and for what, and the answer to send either way.
-    fn accept(self, frame: Bytes) -> (Result<(NodeId, Purpose), String>, BytesMut) {
+    fn accept(self, sink: &dyn PeerSink, frame: Bytes) -> (Result<(NodeId, Purpose), String>, BytesMut) {
         let hello = Hello::decode(frame).unwrap_or_default();
-        let result = self.check(&hello).and_then(|from| match hello.purpose() {
-            Purpose::Unspecified => Err("a connection for an unknown purpose".to_owned()),
-            purpose => Ok((from, purpose)),
+        let mut answer = self.hello(hello.from, hello.purpose(), sink.held());
+        let result = self.check(&hello).and_then(|from| {
+            sink.admit(from, Held { last: LogIndex(hello.last) }).map_err(|refusal| {
+                match refusal {
+                    PeerRefusal::Removed => answer.removed = true,
+                    PeerRefusal::Forgot { acknowledged } => answer.acknowledged = acknowledged.0,
+                }
+                words(from, hello.last, refusal)
+            })?;
+            match hello.purpose() {
+                Purpose::Unspecified => Err("a connection for an unknown purpose".to_owned()),
+                purpose => Ok((from, purpose)),
+            }
         });
-        let refusal = result.as_ref().err().cloned().unwrap_or_default();
-        (result, encode(&self.hello(hello.from, hello.purpose(), refusal)))
+        answer.refusal = result.as_ref().err().cloned().unwrap_or_default();
+        (result, encode(&answer))
     }
 
     /// The dialing side: whether the answer is the expected member's consent.
-    fn accepted(self, expected: NodeId, frame: Bytes) -> Result<(), String> {
+    fn accepted(self, sink: &dyn PeerSink, expected: NodeId, frame: Bytes) -> Result<Hello, String> {
         let hello = Hello::decode(frame).map_err(|error| error.to_string())?;
         if hello.magic == MAGIC && !hello.refusal.is_empty() {
+            // Only a member of the same cluster, at this place, knows what this one is.
+            if hello.cluster == self.cluster.0 && hello.from == expected.get() && hello.to == self.node.get()
+            {
+                if hello.removed {
+                    sink.refused(expected, PeerRefusal::Removed);
+                } else if hello.acknowledged != 0 {
+                    sink.refused(
+                        expected,
+                        PeerRefusal::Forgot { acknowledged: LogIndex(hello.acknowledged) },
+                    );
+                }
+            }
             return Err(format!("refused by the other side: {}", hello.refusal));
         }
         let from = self.check(&hello)?;
-        if from == expected { Ok(()) } else { Err(format!("member {from} answers, {expected} is expected")) }
+        if from != expected {
+            return Err(format!("member {from} answers, {expected} is expected"));
+        }
+        let held = Held { last: LogIndex(hello.last) };
+        match sink.admit(from, held) {
+            Ok(()) => Ok(hello),
+            Err(refusal) => Err(words(from, hello.last, refusal)),
+        }
+    }
+}
+
+fn words(peer: NodeId, last: u64, refusal: PeerRefusal) -> String {
+    match refusal {
+        PeerRefusal::Removed => format!("member {peer} was removed from the cluster"),
+        PeerRefusal::Forgot { acknowledged } => {
+            format!("member {peer} had acknowledged index {acknowledged}, but its log ends at {last}")
+        }
     }
 }
 
@@ -88,31 +129,35 @@ fn encode(hello: &Hello) -> BytesMut {
     out
 }
 
-/// Greets the member that was dialed.
+/// Greets the member that was dialed; true when it answers pings.
 ///
 /// # Errors
 /// The connection, or a refusal by either side, in words.
 pub(super) async fn dial(
     own: Own,
+    sink: &dyn PeerSink,
     to: NodeId,
     purpose: Purpose,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> io::Result<()> {
-    stream.write_all(&encode(&own.hello(to.get(), purpose, String::new()))).await?;
+) -> io::Result<bool> {
+    stream.write_all(&encode(&own.hello(to.get(), purpose, sink.held()))).await?;
+    stream.flush().await?;
     let answer = read_frame(stream, HELLO_BYTES_MAX).await?;
-    own.accepted(to, answer).map_err(refused)
+    own.accepted(sink, to, answer).map(|hello| hello.answers_pings).map_err(refused)
 }
 
 /// As [`dial`], on a thread that may block.
 pub(super) fn dial_blocking(
     own: Own,
+    sink: &dyn PeerSink,
     to: NodeId,
     purpose: Purpose,
     stream: &mut (impl Read + Write),
 ) -> io::Result<()> {
-    stream.write_all(&encode(&own.hello(to.get(), purpose, String::new())))?;
+    stream.write_all(&encode(&own.hello(to.get(), purpose, sink.held())))?;
+    stream.flush()?;
     let answer = read_frame_blocking(stream, HELLO_BYTES_MAX)?;
-    own.accepted(to, answer).map_err(refused)
+    own.accepted(sink, to, answer).map(drop).map_err(refused)
 }
 
 /// Answers whoever dialed.
@@ -121,11 +166,13 @@ pub(super) fn dial_blocking(
 /// The connection, or why it was refused.
 pub(super) async fn accept(
     own: Own,
+    sink: &dyn PeerSink,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
 ) -> io::Result<(NodeId, Purpose)> {
     let hello = read_frame(stream, HELLO_BYTES_MAX).await?;
-    let (result, answer) = own.accept(hello);
+    let (result, answer) = own.accept(sink, hello);
     stream.write_all(&answer).await?;
+    stream.flush().await?;
     result.map_err(refused)
 }
 

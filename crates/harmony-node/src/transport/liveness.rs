@@ -4,7 +4,6 @@ use std::io;
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
-use tokio::net::TcpStream;
 
 /// How long the other side may leave sent bytes unacknowledged. Left to itself, TCP tries for a quarter of an hour, in
 /// ever longer intervals: a link that comes back would stay unused for as long as it was away.
@@ -20,8 +19,7 @@ const ASKS: u32 = 3;
 ///
 /// # Errors
 /// The system refuses an option.
-pub(super) fn watch(stream: &TcpStream) -> io::Result<()> {
-    let socket = SockRef::from(stream);
+pub(super) fn watch(socket: &SockRef<'_>) -> io::Result<()> {
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(ASK_AGAIN).with_retries(ASKS);
     socket.set_tcp_keepalive(&keepalive)?;
     #[cfg(target_os = "linux")]
@@ -31,7 +29,7 @@ pub(super) fn watch(stream: &TcpStream) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -39,8 +37,8 @@ mod tests {
     async fn the_system_is_told() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        watch(&stream).unwrap();
         let socket = SockRef::from(&stream);
+        watch(&socket).unwrap();
         assert!(socket.keepalive().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), SILENCE);
         #[cfg(target_os = "linux")]

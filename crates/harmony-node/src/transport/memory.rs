@@ -20,6 +20,8 @@ struct State {
     nodes: BTreeMap<NodeId, Arc<dyn PeerSink>>,
     /// Links that lose everything: from, to.
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes that have greeted each other, and speak.
+    greeted: BTreeSet<(NodeId, NodeId)>,
 }
 
 impl std::fmt::Debug for MemoryNetwork {
@@ -68,8 +70,35 @@ impl MemoryNetwork {
     }
 
     fn reach(&self, from: NodeId, to: NodeId) -> Option<Arc<dyn PeerSink>> {
-        let state = self.lock();
-        if state.cut.contains(&(from, to)) { None } else { state.nodes.get(&to).cloned() }
+        let (own, sink) = {
+            let state = self.lock();
+            if state.cut.contains(&(from, to)) {
+                return None;
+            }
+            let own = state.nodes.get(&from)?;
+            let Some(sink) = state.nodes.get(&to) else {
+                let own = Arc::clone(own);
+                drop(state);
+                own.gone(to);
+                return None;
+            };
+            if state.greeted.contains(&(from, to)) {
+                return Some(Arc::clone(sink));
+            }
+            (Arc::clone(own), Arc::clone(sink))
+        };
+        if let Err(refusal) = sink.admit(from, own.held()) {
+            own.refused(to, refusal);
+            return None;
+        }
+        own.admit(to, sink.held()).ok()?;
+        self.lock().greeted.insert((from, to));
+        Some(sink)
+    }
+
+    /// Lets everybody greet this node again.
+    fn forget(&self, node: NodeId) {
+        self.lock().greeted.retain(|(from, to)| *from != node && *to != node);
     }
 
     fn sink(&self, node: NodeId) -> Option<Arc<dyn PeerSink>> {
@@ -91,6 +120,7 @@ pub struct MemoryTransport {
 impl MemoryTransport {
     /// Hands over what arrives for this node to `sink`; before, it is lost.
     pub fn attach(&self, sink: Arc<dyn PeerSink>) {
+        self.network.forget(self.node);
         self.network.lock().nodes.insert(self.node, sink);
     }
 }
@@ -118,7 +148,9 @@ impl Transport for MemoryTransport {
         }
     }
 
-    fn set_peers(&self, _peers: &[Member]) {}
+    fn set_peers(&self, _peers: &[Member]) {
+        self.network.forget(self.node);
+    }
 
     fn stop(&self) {
         self.network.lock().nodes.remove(&self.node);
@@ -146,6 +178,10 @@ mod tests {
         }
 
         fn snapshot_sent(&self, _: NodeId, _: bool) {}
+
+        fn gone(&self, peer: NodeId) {
+            self.0.lock().unwrap().push(format!("gone {peer}"));
+        }
     }
 
     #[test]
@@ -166,6 +202,6 @@ mod tests {
         transports[0].send(ids[1], hello());
         transports[0].stop();
         transports[1].send(ids[0], hello());
-        assert_eq!(*logs[1].0.lock().unwrap(), ["from 1", "lost 1"]);
+        assert_eq!(*logs[1].0.lock().unwrap(), ["from 1", "gone 1", "lost 1"]);
     }
 }

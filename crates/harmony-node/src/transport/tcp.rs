@@ -7,40 +7,59 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harmony_types::config::Identity;
-use harmony_types::transport::PeerSink;
-use harmony_types::{Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits};
-use tokio::io::BufReader;
+use harmony_types::transport::{Held, PeerSink};
+use harmony_types::{
+    Clock as _, LogIndex, Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits,
+};
+use harmony_wal::SystemClock;
+use socket2::SockRef;
+use tokio::io::{AsyncWriteExt as _, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::time::{sleep, timeout};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
+use crate::bounds;
 use crate::metrics::Counter;
+use crate::tls::{Tls, TlsConfig, TlsError};
+use crate::transport::address::Address;
+use crate::transport::frame;
 use crate::transport::handshake::{self, Own, invalid, read_frame};
 use crate::transport::liveness;
 use crate::transport::peer::{self, HANDSHAKE_TIMEOUT, Peer};
-use crate::transport::snapshot;
-use crate::transport::wire::{self, Purpose};
+use crate::transport::snapshot::{self, Arrivals};
+use crate::transport::stream::PeerStream;
+use crate::transport::traffic::{PeerMetrics, Traffic};
+use crate::transport::wire::{self, Frame, Pong, Purpose};
 
 /// Read from a connection at once, bytes.
 const READ_BYTES: usize = 64 << 10;
 
 /// Options of a [`TcpTransport`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TcpTransportConfig {
     /// Which member of which cluster this is; the member must be named.
     pub identity: Identity,
     /// Where to listen for peers; port 0 picks a free one.
     pub listen: Vec<SocketAddr>,
+    /// Where to listen for peers that speak TLS; needs `tls`.
+    pub listen_tls: Vec<SocketAddr>,
+    /// With what to speak TLS: to whoever has a URL that begins with `https://`, and where `listen_tls` says so.
+    pub tls: Option<TlsConfig>,
     /// The other members.
     pub peers: Vec<Member>,
     /// Directory for snapshots while they arrive; their files have no names and vanish with the process.
     pub spool_dir: PathBuf,
+    /// Bytes a second of a snapshot that is sent, for each member that is sent one; 0: no limit.
+    pub snapshot_bytes_per_second: u64,
 }
 
 /// Why a transport did not start.
@@ -64,6 +83,12 @@ pub enum TransportError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// TLS cannot be used.
+    #[error("TLS between members: {0}")]
+    Tls(#[from] TlsError),
+    /// TLS is asked for, but nothing says with what.
+    #[error("{0} needs TLS: give a certificate, its key and a trusted CA for peers")]
+    NoTls(String),
     /// The identity names no member.
     #[error("a transport needs the id of its own member")]
     NoIdentity,
@@ -81,6 +106,10 @@ pub enum TransportError {
 pub struct TransportMetrics {
     /// Bytes written to peers, snapshots apart.
     pub bytes_sent: Counter,
+    /// Bytes of snapshots written to peers.
+    pub snapshot_bytes_sent: Counter,
+    /// Snapshots that went on behind an interruption.
+    pub snapshots_resumed: Counter,
     /// Bytes read from peers.
     pub bytes_received: Counter,
     /// Connections made to peers.
@@ -94,16 +123,44 @@ pub struct TransportMetrics {
 /// What the transport's tasks and threads share.
 pub(super) struct Wires {
     pub(super) own: Own,
-    pub(super) spool_dir: PathBuf,
+    pub(super) tls: Option<Arc<Tls>>,
+    pub(super) clock: SystemClock,
+    pub(super) arrivals: Arrivals,
+    pub(super) snapshot_bytes_per_second: u64,
     pub(super) metrics: TransportMetrics,
+    pub(super) traffic: Traffic,
+    transfers: AtomicU64,
+    stopped: AtomicBool,
     sink: OnceLock<Arc<dyn PeerSink>>,
-    /// One snapshot arrives at a time: the node installs only one, and the spool stays bounded.
-    receiving_snapshot: AtomicBool,
+    /// Moves whenever the members change: whoever was removed is not heard any more.
+    members: watch::Sender<()>,
+    greetings: Semaphore,
+    connections: Semaphore,
 }
 
 impl Wires {
     pub(super) fn sink(&self) -> Option<&Arc<dyn PeerSink>> {
         self.sink.get()
+    }
+
+    /// A number that no transfer of this member has had.
+    pub(super) fn next_transfer(&self) -> u64 {
+        self.transfers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// The node behind this transport: it has to be there before anybody is greeted in its name.
+    pub(super) fn node(&self) -> io::Result<&Arc<dyn PeerSink>> {
+        self.sink().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the node is still starting"))
+    }
+
+    pub(super) fn gone(&self, peer: NodeId) {
+        if let Some(sink) = self.sink() {
+            sink.gone(peer);
+        }
     }
 
     pub(super) fn unreachable(&self, peer: NodeId) {
@@ -136,26 +193,44 @@ impl TcpTransport {
     /// [`TransportError`]; nothing is left running then.
     pub fn start(config: TcpTransportConfig) -> Result<Arc<Self>, TransportError> {
         let own = Own::new(config.identity).ok_or(TransportError::NoIdentity)?;
+        let tls = config.tls.map(Tls::open).transpose()?;
         for url in config.peers.iter().flat_map(|peer| &peer.peer_urls) {
-            address_of(url)?;
+            if Address::of(url)?.tls && tls.as_ref().is_none_or(|tls| tls.client().is_none()) {
+                return Err(TransportError::NoTls(format!("peer URL {url}")));
+            }
+        }
+        if let (Some(address), None) = (config.listen_tls.first(), &tls) {
+            return Err(TransportError::NoTls(format!("listening for peers on {address}")));
         }
         let mut listeners = Vec::new();
         let mut local = Vec::new();
-        for address in config.listen {
+        let plain = config.listen.into_iter().map(|address| (address, None));
+        for (address, tls) in plain.chain(config.listen_tls.into_iter().map(|address| (address, tls.clone())))
+        {
             let failed = |source| TransportError::Listen { address, source };
             let listener = StdListener::bind(address).map_err(failed)?;
             listener.set_nonblocking(true).map_err(failed)?;
             local.push(listener.local_addr().map_err(failed)?);
-            listeners.push(listener);
+            listeners.push((listener, tls));
         }
         let failed = |source| TransportError::Thread { source };
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+        let clock = SystemClock::new();
         let wires = Arc::new(Wires {
             own,
-            spool_dir: config.spool_dir,
+            tls,
+            // No two lives begin in the same millisecond, and none sends so many snapshots.
+            transfers: AtomicU64::new(clock.unix_ms() << 20),
+            clock,
+            arrivals: Arrivals::new(config.spool_dir),
+            snapshot_bytes_per_second: config.snapshot_bytes_per_second,
             metrics: TransportMetrics::default(),
+            traffic: Traffic::default(),
+            stopped: AtomicBool::new(false),
             sink: OnceLock::new(),
-            receiving_snapshot: AtomicBool::new(false),
+            members: watch::Sender::new(()),
+            greetings: Semaphore::new(bounds::PEER_GREETINGS_MAX),
+            connections: Semaphore::new(bounds::PEER_CONNECTIONS_MAX),
         });
         let (spawn, peers) = unbounded_channel();
         let of_thread = Arc::clone(&wires);
@@ -197,6 +272,12 @@ impl TcpTransport {
         &self.wires.metrics
     }
 
+    /// What it counts for each other member.
+    #[must_use]
+    pub fn peer_metrics(&self) -> Vec<(NodeId, Arc<PeerMetrics>)> {
+        self.wires.traffic.all()
+    }
+
     fn peers(&self) -> MutexGuard<'_, BTreeMap<NodeId, Arc<Peer>>> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -206,21 +287,35 @@ impl Transport for TcpTransport {
     fn send(&self, to: NodeId, messages: Vec<PeerMessage>) {
         let peer = self.peers().get(&to).cloned();
         let count = messages.len() as u64;
-        if !peer.is_some_and(|peer| peer.push(messages)) {
+        if !peer.as_ref().is_some_and(|peer| peer.push(messages)) {
             self.wires.metrics.dropped.add(count);
+            if let Some(peer) = peer {
+                peer.metrics.send_failures.add(count);
+            }
             self.wires.unreachable(to);
         }
     }
 
     fn send_snapshot(&self, announcement: Message, snapshot: Snapshot) {
         let to = announcement.to;
-        let urls = self.peers().get(&to).map(|peer| peer.urls()).unwrap_or_default();
+        let Some(peer) = self.peers().get(&to).cloned() else {
+            if let Some(sink) = self.wires.sink() {
+                sink.snapshot_sent(to, false);
+            }
+            return;
+        };
         let wires = Arc::clone(&self.wires);
         let work = move || {
-            let result = snapshot::send(wires.own, &urls, announcement, snapshot);
+            let result = snapshot::send(&wires, &peer, announcement, snapshot);
             match &result {
-                Ok(()) => tracing::info!(%to, "snapshot sent"),
-                Err(error) => tracing::warn!(%to, %error, "snapshot not sent"),
+                Ok(()) => {
+                    peer.metrics.snapshots_sent.add(1);
+                    tracing::info!(%to, "snapshot sent");
+                }
+                Err(error) => {
+                    peer.metrics.snapshots_failed.add(1);
+                    tracing::warn!(%to, %error, "snapshot not sent");
+                }
             }
             if let Some(sink) = wires.sink() {
                 sink.snapshot_sent(to, result.is_ok());
@@ -246,20 +341,24 @@ impl Transport for TcpTransport {
             }
             stays
         });
+        self.wires.traffic.retain(|id| peers.contains_key(&id));
         for member in members.iter().filter(|member| member.id != self.wires.own.node) {
             match peers.get(&member.id) {
                 Some(peer) => peer.set_urls(&member.peer_urls),
                 None => {
-                    let peer = Arc::new(Peer::new(member));
+                    let metrics = self.wires.traffic.add(member.id);
+                    let peer = Arc::new(Peer::new(member, metrics));
                     // The thread ends only after this sender is gone.
                     let _ = spawn.send(Arc::clone(&peer));
                     peers.insert(member.id, peer);
                 }
             }
         }
+        self.wires.members.send_replace(());
     }
 
     fn stop(&self) {
+        self.wires.stopped.store(true, Ordering::Release);
         drop(self.spawn.lock().unwrap_or_else(PoisonError::into_inner).take());
         let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread
@@ -277,23 +376,36 @@ impl Drop for TcpTransport {
     }
 }
 
+/// A listener, and TLS if it speaks that.
+type Listening = (StdListener, Option<Arc<Tls>>);
+
 /// The peer thread: ends when the transport stops, and every task with it.
-async fn run(wires: Arc<Wires>, listeners: Vec<StdListener>, mut peers: UnboundedReceiver<Arc<Peer>>) {
-    for listener in listeners {
+async fn run(wires: Arc<Wires>, listeners: Vec<Listening>, mut peers: UnboundedReceiver<Arc<Peer>>) {
+    for (listener, tls) in listeners {
         match TcpListener::from_std(listener) {
-            Ok(listener) => drop(tokio::spawn(accept(listener, Arc::clone(&wires)))),
+            Ok(listener) => drop(tokio::spawn(accept(listener, tls, Arc::clone(&wires)))),
             Err(error) => tracing::error!(%error, "peers cannot connect"),
         }
     }
-    while let Some(peer) = peers.recv().await {
-        tokio::spawn(peer::run(peer, Arc::clone(&wires)));
+    let mut looks = interval(snapshot::RESUME_PATIENCE / 4);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            peer = peers.recv() => match peer {
+                Some(peer) => drop(tokio::spawn(peer::run(peer, Arc::clone(&wires)))),
+                None => return,
+            },
+            _ = looks.tick() => wires.arrivals.expire(wires.clock.now()),
+        }
     }
 }
 
-async fn accept(listener: TcpListener, wires: Arc<Wires>) {
+async fn accept(listener: TcpListener, tls: Option<Arc<Tls>>, wires: Arc<Wires>) {
     loop {
         match listener.accept().await {
-            Ok((stream, address)) => drop(tokio::spawn(serve(stream, address, Arc::clone(&wires)))),
+            Ok((stream, address)) => {
+                drop(tokio::spawn(serve(stream, address, tls.clone(), Arc::clone(&wires))));
+            }
             Err(error) => {
                 // Out of file handles, most likely: those that exist go on.
                 tracing::warn!(%error, "a peer's connection was not accepted");
@@ -303,29 +415,56 @@ async fn accept(listener: TcpListener, wires: Arc<Wires>) {
     }
 }
 
-async fn serve(mut stream: TcpStream, address: SocketAddr, wires: Arc<Wires>) {
+async fn serve(stream: TcpStream, address: SocketAddr, tls: Option<Arc<Tls>>, wires: Arc<Wires>) {
     // Small answers leave at once; a socket that refuses this is slower, not wrong. One that refuses to be watched may
     // stay open behind a dead network.
     let _ = stream.set_nodelay(true);
-    let _ = liveness::watch(&stream);
-    let greeted = timeout(HANDSHAKE_TIMEOUT, handshake::accept(wires.own, &mut stream)).await;
-    let greeted = greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")));
-    let result = match greeted {
-        Ok((from, Purpose::Snapshot)) => take_snapshot(from, stream, &wires),
-        Ok((from, _)) => read_messages(from, &mut stream, &wires).await,
-        Err(error) => Err(error),
-    };
-    if let Err(error) = result {
+    let _ = liveness::watch(&SockRef::from(&stream));
+    // Lives until its refusal is counted: who sees the connection end can rely on the number.
+    let mut open = None;
+    if let Err(error) = converse(stream, tls.as_ref(), &wires, &mut open).await {
         wires.metrics.refused.add(1);
         tracing::warn!(%address, %error, "peer connection closed");
     }
 }
 
+async fn converse(
+    stream: TcpStream,
+    tls: Option<&Arc<Tls>>,
+    wires: &Arc<Wires>,
+    open: &mut Option<PeerStream>,
+) -> io::Result<()> {
+    let full = |_| io::Error::new(io::ErrorKind::ResourceBusy, "too many connections from peers");
+    let greeting = wires.greetings.try_acquire().map_err(full)?;
+    let greeted = timeout(HANDSHAKE_TIMEOUT, async {
+        let stream = open.insert(PeerStream::accepted(stream, tls).await?);
+        handshake::accept(wires.own, &**wires.node()?, stream).await
+    });
+    let greeted = greeted.await;
+    let (from, purpose) =
+        greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")))?;
+    drop(greeting);
+    let _connection = wires.connections.try_acquire().map_err(full)?;
+    match purpose {
+        Purpose::Snapshot => open.take().map_or(Ok(()), |stream| take_snapshot(from, stream, wires)),
+        Purpose::Messages | Purpose::Unspecified => match open {
+            Some(stream) => read_messages(from, stream, wires).await,
+            None => Ok(()),
+        },
+    }
+}
+
 /// Reads until the peer closes the connection, which is no error.
-async fn read_messages(from: NodeId, stream: &mut TcpStream, wires: &Wires) -> io::Result<()> {
+async fn read_messages(from: NodeId, stream: &mut PeerStream, wires: &Wires) -> io::Result<()> {
     let mut stream = BufReader::with_capacity(READ_BYTES, stream);
+    let mut metrics = wires.traffic.of(from);
+    let mut members = wires.members.subscribe();
     loop {
-        let frame = match read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX).await {
+        let read = {
+            let read = pin!(read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX));
+            unless_removed(from, &mut members, wires, read).await?
+        };
+        let frame = match read {
             Ok(frame) => frame,
             Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(error),
             Err(error) => {
@@ -334,7 +473,16 @@ async fn read_messages(from: NodeId, stream: &mut TcpStream, wires: &Wires) -> i
             }
         };
         wires.metrics.bytes_received.add(frame.len() as u64);
-        let message = wire::decode(frame).map_err(invalid)?;
+        metrics.bytes_received.add(frame.len() as u64);
+        let message = match wire::decode(frame).map_err(invalid)? {
+            Frame::Message(message) => message,
+            Frame::Ping(number) => {
+                answer_ping(stream.get_mut(), number).await?;
+                // The caller may have become a member only after it called.
+                metrics = wires.traffic.of(from);
+                continue;
+            }
+        };
         if let PeerMessage::Raft(message) = &message {
             // A transfer is passed on in the name of the member that is to lead.
             let own_name = message.from == from || message.message_type == MessageType::TransferLeader;
@@ -351,46 +499,49 @@ async fn read_messages(from: NodeId, stream: &mut TcpStream, wires: &Wires) -> i
     }
 }
 
-/// Gives the connection to a thread that may block.
-fn take_snapshot(from: NodeId, stream: TcpStream, wires: &Arc<Wires>) -> io::Result<()> {
-    if wires.receiving_snapshot.swap(true, Ordering::AcqRel) {
-        return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another snapshot is arriving"));
-    }
-    let wires = Arc::clone(wires);
-    let work = move |stream: std::net::TcpStream, wires: &Wires| match snapshot::receive(wires, from, stream)
-    {
-        Ok(()) => tracing::info!(%from, "snapshot received"),
-        Err(error) => tracing::warn!(%from, %error, "snapshot not received"),
-    };
-    let of_thread = Arc::clone(&wires);
-    let started = stream.into_std().and_then(|stream| {
-        std::thread::Builder::new().name("harmony-snapshot-in".to_owned()).spawn(move || {
-            work(stream, &of_thread);
-            of_thread.receiving_snapshot.store(false, Ordering::Release);
-        })
-    });
-    if started.is_err() {
-        wires.receiving_snapshot.store(false, Ordering::Release);
-    }
-    started.map(drop)
+async fn answer_ping(stream: &mut PeerStream, number: u64) -> io::Result<()> {
+    let mut out = bytes::BytesMut::new();
+    frame::encode(&Pong { number }, limits::PEER_FRAME_BYTES_MAX, &mut out).map_err(invalid)?;
+    stream.write_all(&out).await?;
+    stream.flush().await
 }
 
-/// `host:port` of a peer URL.
-pub(super) fn address_of(url: &str) -> Result<&str, TransportError> {
-    let wrong = |reason| TransportError::Url { url: url.to_owned(), reason };
-    let rest = match url.split_once("://") {
-        Some(("http", rest)) => rest,
-        Some(("https", _)) => return Err(wrong("TLS between peers is not supported yet")),
-        _ => return Err(wrong("it must begin with http://")),
-    };
-    let address = rest.strip_suffix('/').unwrap_or(rest);
-    match address.rsplit_once(':') {
-        Some((host, port)) if !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok() => {
-            Ok(address)
+/// Waits for `read`, as long as the peer is not removed. Its next connection is refused and told so.
+async fn unless_removed<T>(
+    from: NodeId,
+    members: &mut watch::Receiver<()>,
+    wires: &Wires,
+    mut read: Pin<&mut impl Future<Output = T>>,
+) -> io::Result<T> {
+    loop {
+        tokio::select! {
+            frame = &mut read => return Ok(frame),
+            Ok(()) = members.changed() => {
+                let whatever_it_holds = Held { last: LogIndex(u64::MAX) };
+                if wires.node()?.admit(from, whatever_it_holds).is_err() {
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("member {from} was removed")));
+                }
+            }
         }
-        _ => Err(wrong("it must have the form http://host:port")),
     }
 }
 
-#[cfg(test)]
-mod tests;
+/// Gives the connection to a thread that may block.
+fn take_snapshot(from: NodeId, stream: PeerStream, wires: &Arc<Wires>) -> io::Result<()> {
+    let stream = stream.into_blocking(snapshot::STALL_TIMEOUT)?;
+    let wires = Arc::clone(wires);
+    let work = move || {
+        let metrics = wires.traffic.of(from);
+        match snapshot::receive(&wires, from, stream) {
+            Ok(()) => {
+                metrics.snapshots_received.add(1);
+                tracing::info!(%from, "snapshot received");
+            }
+            Err(error) => {
+                metrics.snapshots_refused.add(1);
+                tracing::warn!(%from, %error, "snapshot not received");
+            }
+        }
+    };
+    std::thread::Builder::new().name("harmony-snapshot-in".to_owned()).spawn(work).map(drop)
+}

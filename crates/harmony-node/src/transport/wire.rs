@@ -1,18 +1,20 @@
 //! What peers say to each other, as protobuf of our own with frozen tags. Every number is checked on its way in.
 
 use bytes::Bytes;
-use harmony_types::transport::{ForwardError, Forwarded};
+use harmony_types::transport::{ChangeError, ForwardError, Forwarded};
 use harmony_types::{
-    Entry, EntryType, LogIndex, Member, Membership, Message, MessageType, NodeId, PeerMessage, Role,
-    SnapshotMeta, Term,
+    Entry, EntryType, LogIndex, Member, Membership, MembershipError, Message, MessageType, NodeId,
+    PeerMessage, Role, SnapshotMeta, Term,
 };
 use prost::Message as _;
+
+use crate::raft::{decode_changes, encode_changes};
 
 /// First field of every handshake: what is not this is no peer.
 pub(super) const MAGIC: u64 = 0x4861_726d_6f6e_7944;
 
 /// Version of everything that peers exchange.
-pub(super) const PROTOCOL_VERSION: u32 = 1;
+pub(super) const PROTOCOL_VERSION: u32 = 2;
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, prost::Enumeration)]
@@ -22,8 +24,8 @@ pub(super) enum Purpose {
     Unspecified = 0,
     /// Messages, from the dialing side to the other.
     Messages = 1,
-    /// One snapshot, then the end.
-    Snapshot = 2,
+    /// One snapshot, or the rest of one, then the end. 2 was a form that could not go on after an interruption.
+    Snapshot = 3,
 }
 
 /// The first frame in each direction of a connection.
@@ -44,12 +46,24 @@ pub(super) struct Hello {
     /// In an answer: why the connection is refused; empty when it is not.
     #[prost(string, tag = "7")]
     pub(super) refusal: String,
+    /// Last index of the sender's log.
+    #[prost(uint64, tag = "8")]
+    pub(super) last: u64,
+    /// In an answer: the member that dialed was removed.
+    #[prost(bool, tag = "9")]
+    pub(super) removed: bool,
+    /// In an answer: the index that the member that dialed had acknowledged, when it does not hold it any more; else 0.
+    #[prost(uint64, tag = "10")]
+    pub(super) acknowledged: u64,
+    /// In an answer: pings on a connection for messages are answered.
+    #[prost(bool, tag = "15")]
+    pub(super) answers_pings: bool,
 }
 
 /// A frame of a connection for messages.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Envelope {
-    #[prost(oneof = "Content", tags = "1, 2, 3")]
+    #[prost(oneof = "Content", tags = "1, 2, 3, 4, 5, 6, 15")]
     pub(super) content: Option<Content>,
 }
 
@@ -62,6 +76,61 @@ pub(super) enum Content {
     Propose(WirePropose),
     #[prost(message, tag = "3")]
     Reply(WireReply),
+    #[prost(message, tag = "4")]
+    Change(WireChangeRequest),
+    #[prost(message, tag = "5")]
+    ChangeReply(WireChangeReply),
+    #[prost(message, tag = "6")]
+    Acknowledged(WireAcknowledged),
+    /// Asks the other side's transport for an answer with the same number, on the same connection.
+    #[prost(fixed64, tag = "15")]
+    Ping(u64),
+}
+
+/// The changes as the entry has them.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WireChangeRequest {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    changes: Bytes,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct WireChangeReply {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    /// Place of the entry; 0 when nothing changed.
+    #[prost(uint64, tag = "2")]
+    index: u64,
+    /// As in `WireReply`.
+    #[prost(uint32, tag = "3")]
+    error: u32,
+    /// Why the change is not allowed; 0: it is.
+    #[prost(uint32, tag = "4")]
+    refusal: u32,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WireAcknowledged {
+    #[prost(fixed64, repeated, tag = "1")]
+    members: Vec<u64>,
+    #[prost(uint64, repeated, tag = "2")]
+    indexes: Vec<u64>,
+}
+
+/// The answer to a ping, the only frame that goes against a connection's direction.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Pong {
+    #[prost(fixed64, tag = "1")]
+    pub(super) number: u64,
+}
+
+/// A frame that was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Frame {
+    Message(PeerMessage),
+    Ping(u64),
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -153,6 +222,8 @@ pub(crate) struct WireSnapshot {
     auto_leave: bool,
     #[prost(fixed64, repeated, tag = "9")]
     removed: Vec<u64>,
+    #[prost(fixed64, repeated, tag = "10")]
+    joining: Vec<u64>,
 }
 
 #[derive(Clone, PartialEq, Eq, prost::Message)]
@@ -182,6 +253,22 @@ pub(super) fn envelope(message: PeerMessage) -> Envelope {
                 };
                 Content::Reply(WireReply { request, outcome, error, index })
             }
+            PeerMessage::Change { request, changes } => {
+                Content::Change(WireChangeRequest { request, changes: encode_changes(&changes) })
+            }
+            PeerMessage::ChangeReply { request, result } => Content::ChangeReply(match result {
+                Ok(index) => WireChangeReply { request, index: index.0, ..WireChangeReply::default() },
+                Err(ChangeError::Forward(error)) => {
+                    WireChangeReply { request, error: error as u32, ..WireChangeReply::default() }
+                }
+                Err(ChangeError::Refused(error)) => {
+                    WireChangeReply { request, refusal: error as u32, ..WireChangeReply::default() }
+                }
+            }),
+            PeerMessage::Acknowledged { held } => Content::Acknowledged(WireAcknowledged {
+                members: held.iter().map(|(id, _)| id.get()).collect(),
+                indexes: held.iter().map(|(_, index)| index.0).collect(),
+            }),
         }),
     }
 }
@@ -190,24 +277,58 @@ pub(super) fn envelope(message: PeerMessage) -> Envelope {
 ///
 /// # Errors
 /// It makes no sense; in words.
-pub(super) fn decode(frame: Bytes) -> Result<PeerMessage, String> {
+pub(super) fn decode(frame: Bytes) -> Result<Frame, String> {
     let envelope = Envelope::decode(frame).map_err(|error| error.to_string())?;
-    match envelope.content.ok_or("a message of an unknown kind")? {
-        Content::Raft(message) => Ok(PeerMessage::Raft(Box::new(message_from_wire(message)?))),
-        Content::Propose(WirePropose { request, data }) => Ok(PeerMessage::Propose { request, data }),
+    let message = match envelope.content.ok_or("a message of an unknown kind")? {
+        Content::Ping(number) => return Ok(Frame::Ping(number)),
+        Content::Raft(message) => PeerMessage::Raft(Box::new(message_from_wire(message)?)),
+        Content::Propose(WirePropose { request, data }) => PeerMessage::Propose { request, data },
         Content::Reply(WireReply { request, outcome, error, index }) => {
             let result = match error {
                 0 => Ok(Forwarded { index: LogIndex(index), outcome }),
-                1 => Err(ForwardError::NotLeader),
-                2 => Err(ForwardError::Busy),
-                3 => Err(ForwardError::TooLarge),
-                4 => Err(ForwardError::Unknown),
-                5 => Err(ForwardError::NoSpace),
-                other => return Err(format!("unknown answer {other}")),
+                error => Err(forward_error(error)?),
             };
-            Ok(PeerMessage::ProposeReply { request, result })
+            PeerMessage::ProposeReply { request, result }
         }
-    }
+        Content::Change(WireChangeRequest { request, changes }) => {
+            let (_, changes) = decode_changes(changes)?;
+            PeerMessage::Change { request, changes }
+        }
+        Content::ChangeReply(WireChangeReply { request, index, error, refusal }) => {
+            let result = match (error, refusal) {
+                (0, 0) => Ok(LogIndex(index)),
+                (0, refusal) => {
+                    let refusal = u8::try_from(refusal).ok().and_then(MembershipError::from_u8);
+                    // A newer release may have reasons of which this one has not heard.
+                    Err(ChangeError::Refused(refusal.unwrap_or(MembershipError::Impossible)))
+                }
+                (error, _) => Err(ChangeError::Forward(forward_error(error)?)),
+            };
+            PeerMessage::ChangeReply { request, result }
+        }
+        Content::Acknowledged(WireAcknowledged { members, indexes }) => {
+            if members.len() != indexes.len() {
+                return Err(format!("{} members with {} indexes", members.len(), indexes.len()));
+            }
+            let held = members
+                .into_iter()
+                .zip(indexes)
+                .map(|(id, index)| Ok((NodeId::new(id).ok_or("member 0 holds something")?, LogIndex(index))));
+            PeerMessage::Acknowledged { held: held.collect::<Result<_, String>>()? }
+        }
+    };
+    Ok(Frame::Message(message))
+}
+
+fn forward_error(number: u32) -> Result<ForwardError, String> {
+    Ok(match number {
+        1 => ForwardError::NotLeader,
+        2 => ForwardError::Busy,
+        3 => ForwardError::TooLarge,
+        4 => ForwardError::Unknown,
+        5 => ForwardError::NoSpace,
+        other => return Err(format!("unknown answer {other}")),
+    })
 }
 
 /// The wire's form of a message to raft.
@@ -296,6 +417,7 @@ pub(crate) fn snapshot_to_wire(meta: &SnapshotMeta) -> WireSnapshot {
         learners_next: numbers(&membership.learners_next),
         auto_leave: membership.auto_leave,
         removed: numbers(&membership.removed),
+        joining: numbers(&membership.joining),
     }
 }
 
@@ -329,6 +451,7 @@ pub(crate) fn snapshot_from_wire(wire: WireSnapshot) -> Result<SnapshotMeta, Str
         learners_next: ids(wire.learners_next)?,
         auto_leave: wire.auto_leave,
         removed: ids(wire.removed)?,
+        joining: ids(wire.joining)?,
     };
     membership.check()?;
     Ok(SnapshotMeta { index: LogIndex(wire.index), term: Term(wire.term), membership })

@@ -18,10 +18,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use harmony_node::{ApplicationStorage, MemoryNetwork, Node, SystemClock, TcpTransport, TcpTransportConfig};
+use harmony_node::{
+    ApplicationStorage, MemoryNetwork, Node, SystemClock, TcpTransport, TcpTransportConfig, Witness,
+};
 use harmony_types::config::{Identity, NodeConfig};
-use harmony_types::fake::fs::MemoryFileSystem;
-use harmony_types::{Clock, ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, Transport};
+use harmony_types::fake::fs::{Crash, MemoryFileSystem};
+use harmony_types::{
+    Clock, ClusterId, ConfChange, ConfChangeType, Member, Membership, MembershipError, NodeError, NodeId,
+    Role, Storage, Transport,
+};
 
 use memory_wal::MemoryWal;
 use store::Store;
@@ -58,6 +63,11 @@ impl Default for Disk {
 }
 
 impl Disk {
+    /// What is on it now; it goes on without this copy.
+    pub fn copy(&self) -> Self {
+        Self { wal: self.wal.copy(), files: Arc::new(self.files.crash_image(Crash::KeepAll)) }
+    }
+
     pub fn open(&self) -> Replica {
         ApplicationStorage::open(Store::default(), self.wal.clone(), Arc::clone(&self.files) as _, "/node")
             .unwrap()
@@ -74,8 +84,13 @@ pub struct Cluster {
     pub members: Vec<Member>,
     pub disks: BTreeMap<NodeId, Disk>,
     pub nodes: BTreeMap<NodeId, Node<Replica>>,
+    /// Members that were added later.
+    pub added: Vec<Member>,
     /// Entries kept for slow followers.
     pub log_keep_entries: u64,
+    /// Bytes kept for slow followers.
+    pub log_keep_bytes: u64,
+    pub election_timeout_ms: u64,
 }
 
 impl Cluster {
@@ -101,7 +116,10 @@ impl Cluster {
             disks: members.iter().map(|member| (member.id, Disk::default())).collect(),
             members,
             nodes: BTreeMap::new(),
+            added: Vec::new(),
             log_keep_entries: 10_000,
+            log_keep_bytes: 64 << 20,
+            election_timeout_ms: 200,
         }
     }
 
@@ -124,41 +142,96 @@ impl Cluster {
 
     /// Starts a node on its disk.
     pub fn start(&mut self, number: u64) {
+        self.try_start(number).unwrap();
+    }
+
+    pub fn try_start(&mut self, number: u64) -> Result<(), NodeError> {
         let cluster = ClusterId(7);
         let config = NodeConfig {
             heartbeat_interval_ms: 20,
-            election_timeout_ms: 200,
+            election_timeout_ms: self.election_timeout_ms,
             log_keep_entries: self.log_keep_entries,
+            log_keep_bytes: self.log_keep_bytes,
             ..NodeConfig::new(id(number), cluster)
         };
-        let storage = self.disks[&id(number)].open();
+        let disk = &self.disks[&id(number)];
+        let witness = Witness::open(Arc::clone(&disk.files) as _, "/node").unwrap();
+        let storage = disk.open();
         storage.bootstrap(&Membership::from_members(self.members.clone())).unwrap();
         let storage = Arc::new(storage);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let node = match &self.wires {
             Wires::Memory(network) => {
                 let transport = network.transport(id(number));
-                let node = Node::start(config, storage, Arc::clone(&transport) as _, clock).unwrap();
+                let node = Node::start_with(config, storage, Arc::clone(&transport) as _, clock, witness)?;
                 transport.attach(node.peer_sink());
                 node
             }
             Wires::Tcp(dir) => {
-                let own = self.members.iter().find(|member| member.id == id(number)).unwrap();
+                let own = self.members.iter().chain(&self.added).find(|one| one.id == id(number)).unwrap();
                 let listen = own.peer_urls[0].strip_prefix("http://").unwrap().parse().unwrap();
                 let transport = TcpTransport::start(TcpTransportConfig {
                     identity: Identity { cluster, node: Some(id(number)) },
                     listen: vec![listen],
                     peers: self.members.clone(),
                     spool_dir: dir.path().join(format!("spool-{number}")),
+                    ..TcpTransportConfig::default()
                 })
                 .unwrap();
-                let node = Node::start(config, storage, Arc::clone(&transport) as Arc<dyn Transport>, clock)
-                    .unwrap();
+                let started = Node::start_with(
+                    config,
+                    storage,
+                    Arc::clone(&transport) as Arc<dyn Transport>,
+                    clock,
+                    witness,
+                );
+                let node = started.inspect_err(|_| transport.stop())?;
                 transport.attach(node.peer_sink());
                 node
             }
         };
         self.nodes.insert(id(number), node);
+        Ok(())
+    }
+
+    /// A member that is added while the cluster runs, with an empty disk.
+    pub fn new_member(&mut self, number: u64) -> Member {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let member = Member {
+            id: id(number),
+            name: String::new(),
+            peer_urls: vec![format!("http://{}", listener.local_addr().unwrap())],
+            client_urls: Vec::new(),
+            role: Role::Learner,
+        };
+        self.added.push(member.clone());
+        self.disks.insert(id(number), Disk::default());
+        member
+    }
+
+    /// Changes the membership at any running node, until the answer is final.
+    pub fn change(&self, change_type: ConfChangeType, member: &Member) -> Result<Membership, NodeError> {
+        let mut result = Err(NodeError::NoLeader);
+        wait_for("the change", || {
+            let change = ConfChange { change_type, member: member.clone() };
+            let node = self.nodes.values().next().unwrap();
+            result = node.change_members_blocking(vec![change], PATIENCE);
+            !matches!(
+                result,
+                Err(NodeError::NoLeader | NodeError::LeaderChanged | NodeError::Timeout)
+                    | Err(NodeError::Membership(MembershipError::Unhealthy | MembershipError::Pending))
+            )
+        });
+        result
+    }
+
+    /// Waits until this node knows that a member acknowledged everything that is committed.
+    pub fn wait_witness(&self, number: u64, of: u64) {
+        wait_for("what a member acknowledged to be known", || {
+            let node = self.node(number);
+            let commit = node.status().commit;
+            commit <= node.acknowledged(id(of))
+        });
     }
 
     /// Ends a node; its disk stays.

@@ -83,6 +83,11 @@ impl MemoryWal {
         self.lock().full = full;
     }
 
+    /// The log as it is now; it goes on without this copy.
+    pub fn copy(&self) -> Self {
+        Self(Arc::new(Mutex::new(self.lock().clone())))
+    }
+
     /// Makes every later sync fail.
     pub fn break_disk(&self) {
         self.lock().broken = true;

@@ -115,6 +115,8 @@ pub struct One {
     /// What is to be synced.
     pub persist: Option<u64>,
     pub apply: VecDeque<ApplyJob<u64>>,
+    /// It was told to stop.
+    pub removed: bool,
 }
 
 pub struct World {
@@ -163,7 +165,8 @@ impl World {
         let config = NodeConfig::new(id(number), ClusterId(1));
         let metrics = Arc::new(NodeMetrics::default());
         let core = Core::new(config, Arc::clone(&storage), self.boots, metrics).unwrap();
-        self.nodes.insert(number, One { core, storage, persist: None, apply: VecDeque::new() });
+        self.nodes
+            .insert(number, One { core, storage, persist: None, apply: VecDeque::new(), removed: false });
         self.turn(number, []);
     }
 
@@ -185,8 +188,9 @@ impl World {
         events: impl IntoIterator<Item = Event<u64>>,
     ) -> Result<(), NodeError> {
         let node = self.nodes.get_mut(&number).unwrap();
-        let Actions { persist, sends, snapshots, apply, replies, reads, changes } =
-            node.core.turn(Inbox::of(events))?;
+        let actions = node.core.turn(Inbox::of(events))?;
+        let Actions { persist, sends, snapshots, apply, replies, reads, changes, removed, .. } = actions;
+        let was_removed = std::mem::replace(&mut node.removed, removed);
         node.persist = persist.or(node.persist);
         if let Some(persist) = persist {
             self.tell(format!("n{number} must sync ready {persist}"));
@@ -205,6 +209,9 @@ impl World {
         }
         self.nodes.get_mut(&number).unwrap().apply.extend(apply);
         drop((replies, reads, changes));
+        if removed && !was_removed {
+            self.trace.line(format!("n{number} was removed"));
+        }
         Ok(())
     }
 
@@ -226,10 +233,16 @@ impl World {
         self.turn(number, [Event::Read { waiter }]);
     }
 
-    pub fn change(&mut self, number: u64, change: ConfChange) {
-        let client = Client { trace: self.trace.clone(), name: format!("change of n{}", change.member.id) };
+    pub fn change(&mut self, number: u64, changes: Vec<ConfChange>) {
+        let ids: Vec<String> = changes.iter().map(|change| format!("n{}", change.member.id)).collect();
+        let client = Client { trace: self.trace.clone(), name: format!("change of {}", ids.join(" ")) };
         let waiter = Waiter::new(Arc::new(Quiet(client)) as _, 0);
-        self.turn(number, [Event::ConfChange { change, waiter }]);
+        self.turn(number, [Event::ConfChange { changes, waiter }]);
+    }
+
+    pub fn leave(&mut self, number: u64) {
+        let waiter = self.waiter(format!("n{number} leaves"));
+        self.turn(number, [Event::Leave { waiter }]);
     }
 
     pub fn tick(&mut self, number: u64, count: u64) {
@@ -285,9 +298,9 @@ impl World {
                 }
                 Event::Applied { index: entries.last().unwrap().index }
             }
-            ApplyJob::Membership { entry, voter_sets, change, waiter } => {
+            ApplyJob::Membership { entry, voter_sets, changes, waiter } => {
                 let before = storage.membership();
-                let after = membership_after(&before, change, voter_sets.unwrap());
+                let after = membership_after(&before, changes, voter_sets.unwrap());
                 storage.apply_membership(&entry, &after).unwrap();
                 self.trace.line(format!(
                     "n{number} applies {}@{} voters {:?} learners {:?}",
@@ -426,6 +439,21 @@ fn print(message: &PeerMessage) -> String {
         PeerMessage::Propose { data, .. } => format!("Propose {}", String::from_utf8_lossy(data)),
         PeerMessage::ProposeReply { result, .. } => {
             format!("ProposeReply {:?}", result.as_ref().map(|forwarded| forwarded.outcome.len()))
+        }
+        PeerMessage::Change { changes, .. } => {
+            let changes: Vec<String> = changes
+                .iter()
+                .map(|change| format!("{:?} n{}", change.change_type, change.member.id))
+                .collect();
+            format!("Change {}", changes.join(", "))
+        }
+        PeerMessage::ChangeReply { result, .. } => match result {
+            Ok(index) => format!("ChangeReply {index}"),
+            Err(error) => format!("ChangeReply {error:?}"),
+        },
+        PeerMessage::Acknowledged { held } => {
+            let held: Vec<String> = held.iter().map(|(id, index)| format!("n{id} {index}")).collect();
+            format!("Acknowledged {}", held.join(", "))
         }
     }
 }

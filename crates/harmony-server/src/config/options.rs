@@ -67,9 +67,57 @@ options! {
     /// Size of the data at which writes are refused, bytes; 0 is the default of 2 GiB, negative is no quota [default: 0]
     #[arg(value_name = "BYTES", allow_negative_numbers = true)]
     quota_backend_bytes: i64, "HARMONY_QUOTA_BACKEND_BYTES";
-    /// Entries of the log kept behind the newest, for members that lag; one that lags more gets a snapshot [default: 5000]
+    /// Entries of the log kept behind the newest, for members that lag; one that lags more gets a snapshot [default: 1000000]
     #[arg(value_name = "COUNT")]
     snapshot_catchup_entries: u64, "HARMONY_SNAPSHOT_CATCHUP_ENTRIES";
+    /// The same in bytes; the smaller of the two counts [default: 67108864]
+    #[arg(value_name = "BYTES")]
+    snapshot_catchup_bytes: u64, "HARMONY_SNAPSHOT_CATCHUP_BYTES";
+    /// Bytes of the log kept behind a snapshot that is on its way to a member [default: 2147483648]
+    #[arg(value_name = "BYTES")]
+    snapshot_hold_bytes: u64, "HARMONY_SNAPSHOT_HOLD_BYTES";
+    /// How fast a snapshot is sent to a member, bytes a second; 0 is no limit [default: 0]
+    #[arg(value_name = "BYTES")]
+    snapshot_send_rate: u64, "HARMONY_SNAPSHOT_SEND_RATE";
+    /// Certificate for connections between members, PEM; a replaced file counts for the next connection
+    #[arg(value_name = "FILE")]
+    peer_cert_file: PathBuf, "HARMONY_PEER_CERT_FILE";
+    /// Key of --peer-cert-file, PEM
+    #[arg(value_name = "FILE")]
+    peer_key_file: PathBuf, "HARMONY_PEER_KEY_FILE";
+    /// Certificate to dial other members with [default: --peer-cert-file]
+    #[arg(value_name = "FILE")]
+    peer_client_cert_file: PathBuf, "HARMONY_PEER_CLIENT_CERT_FILE";
+    /// Key of --peer-client-cert-file
+    #[arg(value_name = "FILE")]
+    peer_client_key_file: PathBuf, "HARMONY_PEER_CLIENT_KEY_FILE";
+    /// Whoever connects as a member must have a certificate; implied by --peer-trusted-ca-file
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    peer_client_cert_auth: bool, "HARMONY_PEER_CLIENT_CERT_AUTH";
+    /// Certificates of those who sign for members, PEM
+    #[arg(value_name = "FILE")]
+    peer_trusted_ca_file: PathBuf, "HARMONY_PEER_TRUSTED_CA_FILE";
+    /// Revoked certificates of members, PEM or DER
+    #[arg(value_name = "FILE")]
+    peer_crl_file: PathBuf, "HARMONY_PEER_CRL_FILE";
+    /// Common name that members' certificates must have; several are separated by commas
+    #[arg(value_name = "NAME")]
+    peer_cert_allowed_cn: String, "HARMONY_PEER_CERT_ALLOWED_CN";
+    /// Host name that members' certificates must have; several are separated by commas
+    #[arg(value_name = "NAME")]
+    peer_cert_allowed_hostname: String, "HARMONY_PEER_CERT_ALLOWED_HOSTNAME";
+    /// Make a certificate for members at start: hides what they say from listeners, and proves nobody's identity
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    peer_auto_tls: bool, "HARMONY_PEER_AUTO_TLS";
+    /// Years that such a certificate is valid [default: 1]
+    #[arg(value_name = "YEARS")]
+    self_signed_cert_validity: u32, "HARMONY_SELF_SIGNED_CERT_VALIDITY";
+    /// Oldest version of TLS, TLS1.2 or TLS1.3 [default: TLS1.2]
+    #[arg(value_name = "VERSION")]
+    tls_min_version: String, "HARMONY_TLS_MIN_VERSION";
+    /// Newest version of TLS, TLS1.2 or TLS1.3 [default: TLS1.3]
+    #[arg(value_name = "VERSION")]
+    tls_max_version: String, "HARMONY_TLS_MAX_VERSION";
     /// Size of one file of the log, bytes; space is given up by whole files [default: 67108864]
     #[arg(value_name = "BYTES")]
     wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";

@@ -1,3 +1,5 @@
+use harmony_node::tls::{AllowedName, TlsIdentity, TlsVersion};
+
 use super::*;
 
 fn options(toml: &str) -> Options {
@@ -52,6 +54,79 @@ fn the_client_urls_advertised_follow_those_listened_on() {
     let config = Config::new(options("listen-client-urls = 'http://10.0.0.1:5'")).unwrap();
     assert_eq!(join(&config.advertise_client), "http://10.0.0.1:5");
     check_mistakes("listen-client-urls = 'http://0.0.0.0:5'", &["--advertise-client-urls must be set"]);
+}
+
+#[test]
+fn clients_have_no_tls_yet() {
+    check_mistakes("listen-client-urls = 'https://h:1'", &["--listen-client-urls https://h:1 needs TLS"]);
+    check_mistakes(
+        "advertise-client-urls = 'https://h:1'",
+        &["--advertise-client-urls https://h:1 needs TLS"],
+    );
+}
+
+/// A member of three that listens over TLS.
+const TLS: &str = "name = 'a'\ninitial-advertise-peer-urls = 'https://h1:1'\ninitial-cluster = 'a=https://h1:1,b=https://h2:1'\n";
+
+#[test]
+fn tls_between_members_is_read_from_etcds_flags() {
+    let config = Config::new(options(&format!(
+        "{TLS}peer-cert-file = 'c'\npeer-key-file = 'k'\npeer-trusted-ca-file = 'ca'\npeer-client-cert-auth = true\n\
+         peer-crl-file = 'crl'\npeer-cert-allowed-cn = 'x, y'\ntls-min-version = 'TLS1.3'\npeer-auto-tls = true\n\
+         peer-client-cert-file = 'c2'\npeer-client-key-file = 'k2'"
+    )))
+    .unwrap();
+    let identity = TlsIdentity::Files {
+        cert_file: "c".into(),
+        key_file: "k".into(),
+        dial_with: Some(("c2".into(), "k2".into())),
+    };
+    let expected = TlsConfig {
+        trusted_ca_file: Some("ca".into()),
+        client_cert_auth: true,
+        crl_file: Some("crl".into()),
+        allowed: ["x", "y"].map(|name| AllowedName::CommonName(name.to_owned())).to_vec(),
+        min_version: TlsVersion::V13,
+        ..TlsConfig::new(identity)
+    };
+    assert_eq!(config.peer_tls, Some(expected));
+    let auto =
+        Config::new(options(&format!("{TLS}peer-auto-tls = true\nself-signed-cert-validity = 3"))).unwrap();
+    let identity = TlsIdentity::SelfSigned { hosts: vec!["h1".to_owned()], valid_years: 3 };
+    assert_eq!(auto.peer_tls, Some(TlsConfig::new(identity)));
+    assert_eq!(Config::new(Options::default()).unwrap().peer_tls, None);
+}
+
+#[test]
+fn tls_flags_that_do_not_fit_together_are_named() {
+    for (toml, parts) in [
+        ("", &["--peer-cert-file is missing and https://h1:1 needs TLS"][..]),
+        ("peer-cert-file = 'c'", &["--peer-key-file is missing: --peer-cert-file needs it"]),
+        ("peer-key-file = 'k'", &["--peer-cert-file is missing: --peer-key-file needs it"]),
+        ("peer-cert-file = 'c'\npeer-key-file = 'k'", &["--peer-trusted-ca-file is missing"]),
+        (
+            "peer-auto-tls = true\npeer-client-cert-auth = true\npeer-crl-file = 'crl'\npeer-cert-allowed-cn = 'x'",
+            &[
+                "--peer-client-cert-auth says nothing",
+                "--peer-crl-file says nothing",
+                "--peer-cert-allowed-cn",
+            ],
+        ),
+        ("peer-auto-tls = true\npeer-trusted-ca-file = 'ca'", &["--peer-auto-tls cannot be used"]),
+        (
+            "peer-cert-file = 'c'\npeer-key-file = 'k'\npeer-trusted-ca-file = 'ca'\npeer-client-cert-file = 'c'\n\
+             peer-cert-allowed-cn = 'x'\npeer-cert-allowed-hostname = 'y'\ntls-min-version = 'TLS1.3'\n\
+             tls-max-version = 'TLS1.2'",
+            &[
+                "--peer-client-key-file is missing",
+                "--peer-cert-allowed-hostname cannot",
+                "--tls-max-version is older",
+            ],
+        ),
+        ("peer-auto-tls = true\ntls-min-version = 'TLS1.1'", &["--tls-min-version is \"TLS1.1\""]),
+    ] {
+        check_mistakes(&format!("{TLS}{toml}"), parts);
+    }
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The URLs in the configuration: `http://host:port`, nothing more.
+//! The URLs in the configuration: `http://host:port` or `https://host:port`, nothing more.
 
 use std::fmt;
 use std::io;
@@ -9,6 +9,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 pub struct Url {
     host: String,
     port: u16,
+    tls: bool,
 }
 
 impl Url {
@@ -21,8 +22,7 @@ impl Url {
             return Err(format!("has no scheme: write http://{text}"));
         };
         match scheme {
-            "http" => {}
-            "https" => return Err("needs TLS, which this release does not have yet: use http://".to_owned()),
+            "http" | "https" => {}
             "unix" | "unixs" => {
                 return Err("is a Unix socket, which is not supported: use http://".to_owned());
             }
@@ -51,7 +51,19 @@ impl Url {
                 "has the host {host:?}: write a name, an IPv4 address, or an IPv6 address in []"
             ));
         }
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self { host: host.to_owned(), port, tls: scheme == "https" })
+    }
+
+    /// True for `https://`.
+    #[must_use]
+    pub const fn is_tls(&self) -> bool {
+        self.tls
+    }
+
+    /// The host without the brackets of an IPv6 address.
+    #[must_use]
+    pub fn bare_host(&self) -> &str {
+        self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host)
     }
 
     /// The port.
@@ -69,7 +81,7 @@ impl Url {
     /// The same host with the port that the system gave for port 0.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Self {
-        Self { host: self.host.clone(), port }
+        Self { host: self.host.clone(), port, tls: self.tls }
     }
 
     /// The address to listen on. A name may be looked up; of several addresses IPv4 comes first.
@@ -94,7 +106,8 @@ impl Url {
 
 impl fmt::Display for Url {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "http://{}:{}", self.host, self.port)
+        let scheme = if self.tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
@@ -104,7 +117,7 @@ mod tests {
 
     #[test]
     fn good_urls_print_as_they_were_read() {
-        for url in ["http://localhost:2379", "http://10.0.0.1:1", "http://[::1]:2380", "http://a-b.c_d:0"] {
+        for url in ["http://localhost:2379", "http://10.0.0.1:1", "https://[::1]:2380", "https://a-b.c_d:0"] {
             assert_eq!(Url::parse(url).unwrap().to_string(), url);
         }
         assert_eq!(Url::parse("http://h:1/").unwrap().to_string(), "http://h:1");
@@ -114,7 +127,6 @@ mod tests {
     fn each_bad_url_is_told_what_to_do() {
         for (url, part) in [
             ("localhost:2379", "write http://localhost:2379"),
-            ("https://h:1", "needs TLS"),
             ("unix:///tmp/s", "Unix socket"),
             ("ftp://h:1", "unknown scheme"),
             ("http://h", "no port"),

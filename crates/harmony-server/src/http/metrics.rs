@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use harmony_node::metrics::SYNC_BUCKETS_US;
+use harmony_node::TcpTransport;
+use harmony_node::metrics::Histogram;
 use harmony_types::NodeId;
 use harmony_types::raft::RaftState;
 use prometheus_client::collector::Collector;
@@ -21,8 +22,10 @@ use prometheus_client::registry::Registry;
 use crate::api::Api;
 use crate::net::methods::{CODES, Counters};
 use crate::version;
+use peers::Peers;
 use process::ProcessStats;
 
+mod peers;
 mod process;
 
 /// The type of the answer.
@@ -34,8 +37,9 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(api: Arc<Api>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(api: Arc<Api>, transport: Arc<TcpTransport>, counters: Arc<Counters>) -> Self {
         let mut registry = Registry::default();
+        registry.register_collector(Box::new(Peers::new(api.member, transport)));
         registry.register_collector(Box::new(Server { api }));
         registry.register_collector(Box::new(Grpc { counters }));
         registry.register_collector(Box::new(Process));
@@ -149,9 +153,7 @@ impl Collector for Server {
 impl Server {
     fn syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let syncs = &self.api.node.metrics().syncs;
-        let bounds = SYNC_BUCKETS_US.iter().map(|bound_us| seconds(*bound_us)).chain([f64::INFINITY]);
-        let buckets: Vec<(f64, u64)> = bounds.zip(syncs.buckets()).collect();
-        let count = buckets.iter().map(|(_, count)| count).sum();
+        let (buckets, count) = buckets(syncs);
         encoder
             .encode_descriptor(
                 "etcd_disk_wal_fsync_duration_seconds",
@@ -257,6 +259,14 @@ impl Collector for Process {
         )?;
         ConstCounter::new(stats.cpu_seconds).encode(cpu)
     }
+}
+
+/// Counts with the upper bounds of their buckets, and the sum of the counts.
+fn buckets(histogram: &Histogram) -> (Vec<(f64, u64)>, u64) {
+    let bounds = histogram.bounds_us().iter().map(|bound_us| seconds(*bound_us)).chain([f64::INFINITY]);
+    let buckets: Vec<(f64, u64)> = bounds.zip(histogram.buckets()).collect();
+    let count = buckets.iter().map(|(_, count)| count).sum();
+    (buckets, count)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "2^53 microseconds are 285 years")]

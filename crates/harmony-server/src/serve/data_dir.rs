@@ -1,4 +1,4 @@
-//! The data directory: `member/wal`, `member/tree`, `member/spool`, and a lock that keeps other processes out.
+//! The data directory: `member/wal`, `member/tree`, `member/spool`, `member/peers`, and a lock that keeps other processes out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -60,16 +60,21 @@ impl DataDir {
     }
 
     pub(super) fn wal(&self) -> PathBuf {
-        self.path.join("member").join("wal")
+        self.member().join("wal")
     }
 
     /// For what arrives from peers and is not taken in yet.
     pub(super) fn spool(&self) -> PathBuf {
-        self.path.join("member").join("spool")
+        self.member().join("spool")
+    }
+
+    /// What is this member's, and what it knows of the others.
+    pub(super) fn member(&self) -> PathBuf {
+        self.path.join("member")
     }
 
     pub(super) fn tree(&self) -> PathBuf {
-        self.path.join("member").join("tree")
+        self.member().join("tree")
     }
 }
 

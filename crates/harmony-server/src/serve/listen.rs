@@ -3,10 +3,10 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 
-use harmony_node::TransportError;
+use harmony_node::{TlsError, TransportError};
 
 use super::ServeError;
-use crate::config::Url;
+use crate::config::{Url, peer_tls};
 
 /// Listens for clients.
 pub(super) fn clients(urls: &[Url]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>), ServeError> {
@@ -18,9 +18,10 @@ pub(super) fn clients(urls: &[Url]) -> Result<(Vec<TcpListener>, Vec<SocketAddr>
     Ok((listeners, addresses))
 }
 
-/// Where the transport is to listen for peers.
-pub(super) fn peers(urls: &[Url]) -> Result<Vec<SocketAddr>, ServeError> {
-    urls.iter().map(|url| url.resolve().map_err(|source| refusal(url, "listen-peer-urls", source))).collect()
+/// Where the transport is to listen for peers, with TLS or without.
+pub(super) fn peers(urls: &[Url], tls: bool) -> Result<Vec<SocketAddr>, ServeError> {
+    let urls = urls.iter().filter(|url| url.is_tls() == tls);
+    urls.map(|url| url.resolve().map_err(|source| refusal(url, "listen-peer-urls", source))).collect()
 }
 
 /// The transport's refusal, with the flag.
@@ -32,6 +33,12 @@ pub(super) fn refused_peer(urls: &[Url], error: TransportError) -> ServeError {
                 None => TransportError::Listen { address, source }.into(),
             }
         }
+        TransportError::Tls(source) => match &source {
+            TlsError::Read { file, .. } | TlsError::Content { file, .. } => {
+                ServeError::PeerTls { flag: peer_tls::flag_of(*file), source }
+            }
+            _ => TransportError::Tls(source).into(),
+        },
         error => error.into(),
     }
 }

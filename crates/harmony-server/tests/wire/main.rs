@@ -7,6 +7,7 @@ mod http;
 mod kv;
 mod maintenance;
 mod members;
+mod peer_tls;
 mod range_stream;
 mod served;
 mod txn;

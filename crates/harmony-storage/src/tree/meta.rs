@@ -216,6 +216,8 @@ pub(crate) struct MembershipRow {
     auto_leave: bool,
     #[prost(uint64, repeated, tag = "7")]
     removed: Vec<u64>,
+    #[prost(uint64, repeated, tag = "8")]
+    joining: Vec<u64>,
 }
 
 /// A member on disk and in a snapshot stream.
@@ -244,6 +246,7 @@ impl From<&Membership> for MembershipRow {
             learners_next: numbers(&membership.learners_next),
             auto_leave: membership.auto_leave,
             removed: numbers(&membership.removed),
+            joining: numbers(&membership.joining),
         }
     }
 }
@@ -284,6 +287,7 @@ impl TryFrom<MembershipRow> for Membership {
             learners_next: ids(row.learners_next)?,
             auto_leave: row.auto_leave,
             removed: ids(row.removed)?,
+            joining: ids(row.joining)?,
         };
         membership.check()?;
         Ok(membership)

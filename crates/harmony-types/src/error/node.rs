@@ -1,7 +1,8 @@
 //! What can go wrong in a node.
 
-use crate::error::StorageError;
+use crate::error::{MembershipError, StorageError};
 use crate::id::NodeId;
+use crate::log::LogIndex;
 
 /// Errors of a node, as the waiter of a proposal or read sees them.
 ///
@@ -41,17 +42,40 @@ pub enum NodeError {
     /// The node is stopping or has failed. A proposal may still commit on the others.
     #[error("node stopped")]
     Stopped,
-    /// A membership change that is not allowed now; nothing was proposed.
-    #[error("membership change refused: {reason}")]
-    Membership {
-        /// Why.
-        reason: String,
-    },
+    /// A membership change that is not allowed now; nothing changed.
+    #[error(transparent)]
+    Membership(#[from] MembershipError),
     /// Leadership cannot go to this member.
     #[error("bad leader transferee {to}")]
     BadTransferee {
         /// The member asked for.
         to: NodeId,
+    },
+    /// No other voter is there to take leadership over.
+    #[error("no other voter can take over")]
+    NoSuccessor,
+    /// This member was removed from its cluster: it stops, and never comes back under this id.
+    #[error(
+        "member {id} was removed from the cluster: it does not start on this data again; to come back, add it anew and \
+         start it with an empty data directory"
+    )]
+    Removed {
+        /// This member.
+        id: NodeId,
+    },
+    /// This member lacks what it had acknowledged: its data directory is empty, or older than it was. It stops, as it might
+    /// have forgotten a vote, too.
+    #[error(
+        "member {id} had acknowledged index {acknowledged}, but its log ends at {last}: its data is gone, or an older \
+         copy; remove this member from the cluster, add it anew, and start it with an empty data directory"
+    )]
+    Forgot {
+        /// This member.
+        id: NodeId,
+        /// What its peers know that it held.
+        acknowledged: LogIndex,
+        /// What it holds.
+        last: LogIndex,
     },
     /// A message from a peer that makes no sense; it was dropped.
     #[error("invalid message: {reason}")]
@@ -69,14 +93,20 @@ impl NodeError {
     #[must_use]
     pub const fn may_have_been_applied(&self) -> bool {
         match self {
-            Self::LeaderChanged | Self::Timeout | Self::Stopped | Self::Storage(_) => true,
+            Self::LeaderChanged
+            | Self::Timeout
+            | Self::Stopped
+            | Self::Removed { .. }
+            | Self::Forgot { .. }
+            | Self::Storage(_) => true,
             Self::NoLeader
             | Self::NotLeader { .. }
             | Self::Busy
             | Self::NoSpace
             | Self::TooLarge { .. }
-            | Self::Membership { .. }
+            | Self::Membership(_)
             | Self::BadTransferee { .. }
+            | Self::NoSuccessor
             | Self::InvalidMessage { .. } => false,
         }
     }

@@ -1,3 +1,5 @@
+use harmony_types::{ConfChange, ConfChangeType};
+
 use super::*;
 
 fn id(number: u64) -> NodeId {
@@ -17,6 +19,7 @@ fn raft_message(message_type: MessageType) -> Message {
     membership.voters_outgoing.insert(id(5));
     membership.learners_next.insert(id(5));
     membership.removed.insert(id(9));
+    membership.joining.insert(id(4));
     membership.auto_leave = true;
     let entry = Entry {
         term: Term(3),
@@ -45,7 +48,7 @@ fn raft_message(message_type: MessageType) -> Message {
 
 fn check_round_trip(message: PeerMessage) {
     let frame = envelope(message.clone()).encode_to_vec();
-    assert_eq!(decode(frame.into()), Ok(message));
+    assert_eq!(decode(frame.into()), Ok(Frame::Message(message)));
 }
 
 #[test]
@@ -53,6 +56,20 @@ fn every_message_survives_the_wire() {
     for number in 1..=13 {
         check_round_trip(PeerMessage::Raft(Box::new(raft_message(MessageType::from_u8(number).unwrap()))));
     }
+    let member = raft_message(MessageType::Snapshot).snapshot.unwrap().membership.members[&id(1)].clone();
+    let change = |change_type| ConfChange { change_type, member: member.clone() };
+    let changes = vec![change(ConfChangeType::Join), change(ConfChangeType::Remove)];
+    check_round_trip(PeerMessage::Change { request: 7, changes });
+    for result in [
+        Ok(LogIndex(5)),
+        Err(ChangeError::Forward(ForwardError::NotLeader)),
+        Err(ChangeError::Refused(MembershipError::Unhealthy)),
+    ] {
+        check_round_trip(PeerMessage::ChangeReply { request: 8, result });
+    }
+    check_round_trip(PeerMessage::Acknowledged {
+        held: vec![(id(1), LogIndex(4)), (id(2), LogIndex(1 << 40))],
+    });
     check_round_trip(PeerMessage::Propose { request: 7, data: Bytes::from_static(b"x") });
     let forwarded = Forwarded { index: LogIndex(9), outcome: Bytes::from_static(b"y") };
     check_round_trip(PeerMessage::ProposeReply { request: 7, result: Ok(forwarded) });
@@ -71,7 +88,9 @@ fn every_message_survives_the_wire() {
 fn payloads_share_the_frame_they_came_in() {
     let frame: Bytes =
         envelope(PeerMessage::Propose { request: 1, data: vec![5; 100].into() }).encode_to_vec().into();
-    let PeerMessage::Propose { data, .. } = decode(frame.clone()).unwrap() else { panic!("another kind") };
+    let Frame::Message(PeerMessage::Propose { data, .. }) = decode(frame.clone()).unwrap() else {
+        panic!("another kind")
+    };
     assert!(frame.as_ptr_range().contains(&data.as_ptr()), "the payload was copied");
 }
 
