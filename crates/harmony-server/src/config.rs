@@ -1,5 +1,6 @@
 //! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
 
+mod auth;
 mod options;
 mod url;
 
@@ -9,6 +10,7 @@ use std::path::PathBuf;
 use harmony_types::config::ConfigError;
 use harmony_types::limits;
 
+pub use auth::{AuthConfig, JwtConfig, TokenConfig};
 pub use options::Options;
 pub use url::Url;
 
@@ -63,6 +65,8 @@ pub struct Config {
     pub log_keep_entries: u64,
     /// Size of one file of the log, bytes.
     pub segment_bytes: u64,
+    /// How clients log in.
+    pub auth: AuthConfig,
     /// What to log.
     pub log_level: tracing::Level,
     /// How to log it.
@@ -140,6 +144,7 @@ impl Config {
             quota_bytes: quota(options.quota_backend_bytes.unwrap_or(0)),
             log_keep_entries: options.snapshot_catchup_entries.unwrap_or(limits::LOG_KEEP_ENTRIES),
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
+            auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
         };

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use axum::Router;
 use http::{Request, Response, header};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::body::Body;
 use tonic::{Code, Status};
@@ -16,6 +17,9 @@ use tower::Service;
 use super::grpc::Grpc;
 use super::methods::{self, Counters};
 use crate::api::Api;
+use crate::api::access::Right;
+use crate::auth::caller::Caller;
+use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -29,8 +33,10 @@ pub(crate) struct Routes {
     kv: KvServer<Grpc>,
     cluster: ClusterServer<Grpc>,
     maintenance: MaintenanceServer<Grpc>,
+    auth: AuthServer<Grpc>,
     health: HealthServer<Grpc>,
     http: Router,
+    api: Arc<Api>,
     counters: Arc<Counters>,
 }
 
@@ -42,8 +48,10 @@ impl Routes {
             kv: KvServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             cluster: ClusterServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
+            auth: AuthServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(grpc).max_decoding_message_size(message_bytes_max),
             http,
+            api: Arc::clone(api),
             counters,
         }
     }
@@ -62,11 +70,11 @@ impl Service<Request<Incoming>> for Routes {
         let Some(method) = methods::find(request.uri().path()) else {
             return Counted { answer: self.other(request), method: 0, counters: None };
         };
-        let answer = match methods::METHODS[method].service {
-            methods::Service::Kv => self.kv.call(request),
-            methods::Service::Cluster => self.cluster.call(request),
-            methods::Service::Maintenance => self.maintenance.call(request),
-            methods::Service::Health => self.health.call(request),
+        let answer = match methods::METHODS[method].right {
+            right @ (Right::User | Right::Root) if self.api.asks_for_rights() => {
+                self.guarded(method, right, request)
+            }
+            _ => self.dispatch(method, request),
         };
         self.counters.started(method);
         Counted { answer, method, counters: Some(Arc::clone(&self.counters)) }
@@ -74,6 +82,31 @@ impl Service<Request<Incoming>> for Routes {
 }
 
 impl Routes {
+    fn dispatch(&mut self, method: usize, request: Request<Incoming>) -> Answer {
+        match methods::METHODS[method].service {
+            methods::Service::Kv => self.kv.call(request),
+            methods::Service::Cluster => self.cluster.call(request),
+            methods::Service::Maintenance => self.maintenance.call(request),
+            methods::Service::Auth => self.auth.call(request),
+            methods::Service::Health => self.health.call(request),
+        }
+    }
+
+    /// Asks for the right first.
+    fn guarded(&self, method: usize, right: Right, request: Request<Incoming>) -> Answer {
+        let caller = Caller::of(request.headers(), request.extensions());
+        let mut routes = self.clone();
+        Box::pin(async move {
+            let Err(refusal) = routes.api.admit(&caller, right).await else {
+                return routes.dispatch(method, request).await;
+            };
+            // An answer to a request that was not read to its end would cost the client its connection.
+            let mut rest = request.into_body();
+            while let Some(Ok(_)) = rest.frame().await {}
+            Ok(Status::from(refusal).into_http())
+        })
+    }
+
     fn other(&mut self, request: Request<Incoming>) -> Answer {
         let grpc = request
             .headers()
