@@ -1,6 +1,7 @@
 //! The command line: one subcommand a file. `serve` is the server; the others are clients of any etcd-compatible
 //! endpoint, or tools that work on files.
 
+mod auth;
 mod bench;
 mod db;
 mod del;
@@ -8,9 +9,11 @@ mod get;
 mod keys;
 mod members;
 mod put;
+mod role;
 pub(crate) mod serve;
 mod status;
 mod txn;
+mod user;
 mod wal;
 
 use std::process::ExitCode;
@@ -47,6 +50,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the members of the cluster.
     Members(members::MembersArgs),
+    /// Switch permissions on or off.
+    Auth(auth::AuthArgs),
+    /// Manage users.
+    User(user::UserArgs),
+    /// Manage roles, and what they permit.
+    Role(role::RoleArgs),
     /// Measure an endpoint.
     Bench(bench::BenchArgs),
     /// Look at the write-ahead log of a member that does not run, or repair it.
@@ -74,6 +83,9 @@ impl Cli {
             Command::Txn(args) => txn::run(args, early),
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),
+            Command::Auth(args) => auth::run(args, early),
+            Command::User(args) => user::run(args, early),
+            Command::Role(args) => role::run(args, early),
             Command::Bench(args) => bench::run(args, early),
             Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),
             Command::Db(args) => no_client(&early, "db").and_then(|()| db::run(args)),

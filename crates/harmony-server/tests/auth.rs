@@ -12,7 +12,7 @@ use harmony_server::proto::etcdserverpb as pb;
 use harmony_testkit::wait::{PATIENCE, until};
 use harmony_types::{NodeId, TestCluster};
 use kit::GrpcClient;
-use program::{Said, run};
+use program::{HARMONY, Said, run};
 use tonic::{Code, Request, Status};
 
 /// Cheap passwords.
@@ -116,6 +116,69 @@ fn etcdctl_manages_users_and_roles_at_any_endpoint() {
     etcdctl.refused(ROOT, "user delete root", "etcdserver: invalid auth management");
     etcdctl.run(ROOT, "auth disable").prints("Authentication Disabled\n");
     etcdctl.run("", "get b").prints("b\ny\n");
+}
+
+#[test]
+fn harmony_manages_users_and_roles_as_etcdctl_does() {
+    let mut cluster = kit::cluster_with(&FLAGS, &Arc::default());
+    cluster.start(1).expect("the node starts");
+    let endpoint = cluster.nodes().next().expect("a node").endpoint();
+    let input = |user: &str, args: &str, input: &str| {
+        let user: &[&str] = if user.is_empty() { &[] } else { &["--user", user] };
+        let args = args.split_whitespace().chain(["--endpoints", &endpoint]).chain(user.iter().copied());
+        run(HARMONY, args, input)
+    };
+    let harmony = |user: &str, args: &str| input(user, args, "");
+    const ROOT: &str = "root:root-secret";
+    // Nobody asks yet, and a login is not needed: the answer says so, and the command goes on.
+    harmony("anybody:x", "auth status").prints("Authentication Status: false\nAuthRevision: 1\n");
+    harmony("", "user add root:root-secret").prints("User root created\n");
+    harmony("", "user grant-role root root").prints("Role root is granted to user root\n");
+    input("", "user add alice", "a\n").prints("User alice created\n");
+    input("", "user add alice", "").fails(2, "error: no password: give it as the first line");
+    harmony("", "user add certified --no-password").prints("User certified created\n");
+    harmony("", "role add r").prints("Role r created\n");
+    harmony("", "role grant-permission r readwrite a/ --prefix").prints("Role r updated\n");
+    harmony("", "role grant-permission r read b").prints("Role r updated\n");
+    harmony("", "role grant-permission r write x --from-key").prints("Role r updated\n");
+    harmony("", "role grant-permission r all b").fails(2, "error: invalid value 'all'");
+    harmony("", "user grant-role alice r").prints("Role r is granted to user alice\n");
+    harmony("", "auth enable").prints("Authentication Enabled\n");
+
+    harmony("", "get b").fails(1, "error: etcdserver: user name is empty");
+    harmony("alice", "get b").fails(2, "error: a user without a password");
+    let failed = "error: etcdserver: authentication failed, invalid user ID or password";
+    harmony("alice:wrong", "get b").fails(1, failed);
+    harmony("alice:wrong", "put a/1 x").fails(1, failed);
+    harmony("alice:a", "put a/1 x").prints("OK\n");
+    harmony("alice", "get a/1 --password a").prints("a/1\nx\n");
+    harmony("alice:a", "put b x").fails(1, "error: etcdserver: permission denied");
+    harmony("alice:a", "members").succeeds();
+    harmony("alice:a", "status").succeeds();
+
+    harmony(ROOT, "user list").prints("alice\ncertified\nroot\n");
+    harmony(ROOT, "role list").prints("r\n");
+    harmony("alice:a", "user get alice").prints("User: alice\nRoles: r\n");
+    let role = "Role r\nKV Read:\n\t[a/, a0) (prefix a/)\n\tb\nKV Write:\n\t[a/, a0) (prefix a/)\n\t[x, <open ended>\n";
+    harmony("alice:a", "role get r").prints(role);
+    let json = harmony(ROOT, "role get r --json");
+    let json: serde_json::Value = serde_json::from_str(json.succeeds()).expect("JSON");
+    assert_eq!(json["perm"][1], serde_json::json!({"key": "Yg=="}), "READ is 0, which is left out");
+    let json = harmony(ROOT, "user list --json");
+    let json: serde_json::Value = serde_json::from_str(json.succeeds()).expect("JSON");
+    assert_eq!(json["users"], serde_json::json!(["alice", "certified", "root"]));
+
+    input(ROOT, "user passwd alice", "new\n").prints("Password updated\n");
+    harmony("alice:new", "get a/1").prints("a/1\nx\n");
+    harmony(ROOT, "role revoke-permission r a/ --prefix")
+        .prints("Permission of range [a/, a0) is revoked from role r\n");
+    harmony(ROOT, "role revoke-permission r b").prints("Permission of key b is revoked from role r\n");
+    harmony("alice:new", "get a/1").fails(1, "error: etcdserver: permission denied");
+    harmony(ROOT, "user revoke-role alice r").prints("Role r is revoked from user alice\n");
+    harmony(ROOT, "role delete r").prints("Role r deleted\n");
+    harmony(ROOT, "user delete alice").prints("User alice deleted\n");
+    harmony(ROOT, "auth disable").prints("Authentication Disabled\n");
+    harmony("", "get a/1").prints("a/1\nx\n");
 }
 
 fn with<T>(token: &str, message: T) -> Request<T> {
