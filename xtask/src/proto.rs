@@ -28,6 +28,10 @@ pub(crate) fn run(check: bool) -> Result<(), Box<dyn Error>> {
 
 fn generate(protos: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(FILES, [protos])?;
+    // For the JSON gateway, which reads messages by their descriptors; without the comments.
+    let mut compiler = protox::Compiler::new([protos])?;
+    compiler.include_imports(true).open_files(FILES)?;
+    fs::write(out.join("descriptors.bin"), compiler.encode_file_descriptor_set())?;
     tonic_prost_build::configure()
         .out_dir(out)
         .bytes(".")

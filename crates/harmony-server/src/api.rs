@@ -13,6 +13,7 @@ pub(crate) mod header;
 pub(crate) mod health;
 pub(crate) mod kv;
 pub(crate) mod maintenance;
+pub(crate) mod range_stream;
 pub(crate) mod reads;
 pub(crate) mod status;
 pub(crate) mod validate;
@@ -44,6 +45,13 @@ pub(crate) struct Limits {
     pub(crate) quota: Option<Quota>,
     /// How long a request waits for the cluster.
     pub(crate) timeout: Duration,
+}
+
+impl Limits {
+    /// Largest message that is taken, bytes: room for what stands around a command.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        self.request_bytes_max + harmony_types::limits::GRPC_OVERHEAD_BYTES
+    }
 }
 
 /// The etcd API over one node and its storage. Runs on the network thread.

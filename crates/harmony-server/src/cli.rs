@@ -11,6 +11,7 @@ mod members;
 mod put;
 mod role;
 pub(crate) mod serve;
+mod snapshot;
 mod status;
 mod txn;
 mod user;
@@ -56,6 +57,8 @@ enum Command {
     User(user::UserArgs),
     /// Manage roles, and what they permit.
     Role(role::RoleArgs),
+    /// Save a backup, look at one, or make a new cluster out of one.
+    Snapshot(snapshot::SnapshotArgs),
     /// Measure an endpoint.
     Bench(bench::BenchArgs),
     /// Look at the write-ahead log of a member that does not run, or repair it.
@@ -86,6 +89,7 @@ impl Cli {
             Command::Auth(args) => auth::run(args, early),
             Command::User(args) => user::run(args, early),
             Command::Role(args) => role::run(args, early),
+            Command::Snapshot(args) => snapshot::run(args, early),
             Command::Bench(args) => bench::run(args, early),
             Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),
             Command::Db(args) => no_client(&early, "db").and_then(|()| db::run(args)),

@@ -11,9 +11,11 @@
 
 mod api;
 mod auth;
+mod backup;
 pub mod cli;
 mod client;
 pub mod config;
+mod gateway;
 mod http;
 mod net;
 pub mod proto;

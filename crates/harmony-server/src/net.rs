@@ -8,6 +8,7 @@ pub(crate) mod grpc;
 pub(crate) mod methods;
 pub(crate) mod replies;
 pub(crate) mod routes;
+pub(crate) mod services;
 
 use std::future::Future;
 use std::io;

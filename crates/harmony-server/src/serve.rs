@@ -3,6 +3,7 @@
 mod data_dir;
 mod listen;
 mod refusal;
+pub(crate) mod restore;
 mod verify;
 
 use std::io;
@@ -26,11 +27,13 @@ use harmony_wal::{FileWal, Filler, OsFileSystem};
 use crate::api::{Api, Limits};
 use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, Url};
+use crate::gateway::Gateway;
 use crate::http::metrics::Metrics;
 use crate::http::{self, Shared};
 use crate::net::Network;
 use crate::net::methods::Counters;
 use crate::net::routes::Routes;
+use crate::net::services::Services;
 use crate::version;
 use data_dir::DataDir;
 
@@ -185,7 +188,10 @@ impl Server {
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth));
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&counters)));
-        let routes = Routes::new(&api, http::router(Shared { api: Arc::clone(&api), metrics }), counters);
+        let services = Services::new(&api, counters);
+        let gateway = Gateway::new(services.clone(), limits.message_bytes_max()).router();
+        let http = http::router(Shared { api: Arc::clone(&api), metrics }).merge(gateway);
+        let routes = Routes::new(services, http);
         let mut tasks = api.tasks();
         tasks.push(Box::pin(verify::run(Arc::clone(&api))));
         tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));

@@ -77,6 +77,8 @@ pub use harmony_types::config::StorageConfig;
 pub use mvcc::hash::HashKv;
 pub use reads::{AppliedHash, RangeResult};
 pub use rebuild::{Rebuild, RebuildStep, Rebuilt};
+pub use snapshot::inspect::{SnapshotSummary, inspect_snapshot};
+pub use snapshot::restore::{Restore, restore_snapshot};
 pub use storage_view::{RangeChunk, RangeChunks, RangeEnd, StorageView};
 pub use unified::UnifiedStorage;
 pub use verification::Verification;

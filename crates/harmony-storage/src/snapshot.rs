@@ -15,7 +15,10 @@
 //! table, u64 each, big endian. Rows that compaction gave up are left out, so two members at one applied index
 //! write the same bytes.
 
+mod frames;
+pub(crate) mod inspect;
 pub(crate) mod read;
+pub(crate) mod restore;
 pub(crate) mod write;
 
 use crate::tree::meta::MembershipRow;

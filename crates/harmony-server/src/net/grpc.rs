@@ -5,6 +5,7 @@ mod auth;
 
 use std::sync::Arc;
 
+use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{self, StreamExt};
 use tonic::codegen::{BoxStream, async_trait};
@@ -37,11 +38,24 @@ fn pack<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
 
+/// An answer whose messages arrive one after the other.
+fn stream<T: Send + 'static>(messages: mpsc::Receiver<Result<T, ApiError>>) -> Response<BoxStream<T>> {
+    Response::new(Box::pin(ReceiverStream::new(messages).map(|message| message.map_err(Status::from))))
+}
+
 #[async_trait]
 impl pb::kv_server::Kv for Grpc {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let (caller, request) = open(request);
         pack(self.0.range(&caller, request).await)
+    }
+
+    async fn range_stream(
+        &self,
+        request: Request<pb::RangeRequest>,
+    ) -> Result<Response<BoxStream<pb::RangeStreamResponse>>, Status> {
+        let (caller, request) = open(request);
+        Ok(stream(self.0.range_stream(&caller, request).await?))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
@@ -103,8 +117,7 @@ impl pb::maintenance_server::Maintenance for Grpc {
         &self,
         _: Request<pb::SnapshotRequest>,
     ) -> Result<Response<BoxStream<pb::SnapshotResponse>>, Status> {
-        let blobs = self.0.snapshot().await?;
-        Ok(Response::new(Box::pin(ReceiverStream::new(blobs).map(|blob| blob.map_err(Status::from)))))
+        Ok(stream(self.0.snapshot().await?))
     }
 
     async fn move_leader(

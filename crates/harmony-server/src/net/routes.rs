@@ -1,59 +1,27 @@
-//! From a path to the service that answers it: gRPC by one comparison of names, everything else to the HTTP router.
+//! From a path to what answers it: gRPC by one comparison of names, everything else to the HTTP router.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use axum::Router;
 use http::{Request, Response, header};
-use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tonic::body::Body;
-use tonic::{Code, Status};
 use tower::Service;
 
-use super::grpc::Grpc;
-use super::methods::{self, Counters};
-use crate::api::Api;
-use crate::api::access::Right;
-use crate::auth::caller::Caller;
-use crate::proto::etcdserverpb::auth_server::AuthServer;
-use crate::proto::etcdserverpb::cluster_server::ClusterServer;
-use crate::proto::etcdserverpb::kv_server::KvServer;
-use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
-use crate::proto::health::health_server::HealthServer;
+use super::methods;
+use super::services::{Counted, Services};
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-/// All services; one clone a connection.
+/// All that is served on the client port; one clone a connection.
 #[derive(Clone)]
 pub(crate) struct Routes {
-    kv: KvServer<Grpc>,
-    cluster: ClusterServer<Grpc>,
-    maintenance: MaintenanceServer<Grpc>,
-    auth: AuthServer<Grpc>,
-    health: HealthServer<Grpc>,
+    services: Services,
     http: Router,
-    api: Arc<Api>,
-    counters: Arc<Counters>,
 }
 
 impl Routes {
-    pub(crate) fn new(api: &Arc<Api>, http: Router, counters: Arc<Counters>) -> Self {
-        let grpc = Grpc(Arc::clone(api));
-        let message_bytes_max = api.limits.request_bytes_max + harmony_types::limits::GRPC_OVERHEAD_BYTES;
-        Self {
-            kv: KvServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
-            cluster: ClusterServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
-            maintenance: MaintenanceServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
-            auth: AuthServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
-            health: HealthServer::new(grpc).max_decoding_message_size(message_bytes_max),
-            http,
-            api: Arc::clone(api),
-            counters,
-        }
+    pub(crate) fn new(services: Services, http: Router) -> Self {
+        Self { services, http }
     }
 }
 
@@ -67,124 +35,15 @@ impl Service<Request<Incoming>> for Routes {
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Counted {
-        let Some(method) = methods::find(request.uri().path()) else {
-            return Counted { answer: self.other(request), method: 0, counters: None };
-        };
-        let answer = match methods::METHODS[method].right {
-            right @ (Right::User | Right::Root) if self.api.asks_for_rights() => {
-                self.guarded(method, right, request)
-            }
-            _ => self.dispatch(method, request),
-        };
-        self.counters.started(method);
-        Counted { answer, method, counters: Some(Arc::clone(&self.counters)) }
-    }
-}
-
-impl Routes {
-    fn dispatch(&mut self, method: usize, request: Request<Incoming>) -> Answer {
-        match methods::METHODS[method].service {
-            methods::Service::Kv => self.kv.call(request),
-            methods::Service::Cluster => self.cluster.call(request),
-            methods::Service::Maintenance => self.maintenance.call(request),
-            methods::Service::Auth => self.auth.call(request),
-            methods::Service::Health => self.health.call(request),
-        }
-    }
-
-    /// Asks for the right first.
-    fn guarded(&self, method: usize, right: Right, request: Request<Incoming>) -> Answer {
-        let caller = Caller::of(request.headers(), request.extensions());
-        let mut routes = self.clone();
-        Box::pin(async move {
-            let Err(refusal) = routes.api.admit(&caller, right).await else {
-                return routes.dispatch(method, request).await;
-            };
-            // An answer to a request that was not read to its end would cost the client its connection.
-            let mut rest = request.into_body();
-            while let Some(Ok(_)) = rest.frame().await {}
-            Ok(Status::from(refusal).into_http())
-        })
-    }
-
-    fn other(&mut self, request: Request<Incoming>) -> Answer {
-        let grpc = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-        if grpc {
-            let path = request.uri().path();
-            let service = path.trim_start_matches('/').split('/').next().unwrap_or_default();
-            let status = Status::unimplemented(format!("unknown service {service}"));
-            return Box::pin(std::future::ready(Ok(status.into_http())));
+        if methods::find(request.uri().path()).is_some() || is_grpc(&request) {
+            return self.services.call(request);
         }
         let answer = self.http.call(request);
-        Box::pin(async move { answer.await.map(|response| response.map(Body::new)) })
+        Counted::uncounted(Box::pin(async move { answer.await.map(|response| response.map(Body::new)) }))
     }
 }
 
-/// An answer on its way. Counts how it ends, also when the client does not wait for it, and gives a message over the
-/// size limit gRPC's own refusal.
-pub(crate) struct Counted {
-    answer: Answer,
-    method: usize,
-    /// `None` once counted, and for what is no RPC.
-    counters: Option<Arc<Counters>>,
-}
-
-impl Future for Counted {
-    type Output = Result<Response<Body>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Ok(mut response) = ready!(self.answer.as_mut().poll(cx));
-        // tonic leaves the status of a refusal with the answer; one that succeeds has it behind its body.
-        let mut code = Code::Ok;
-        if let Some(status) = response.extensions().get::<Status>() {
-            code = status.code();
-            if let Some(message) = too_large(status) {
-                code = Code::ResourceExhausted;
-                response = Status::resource_exhausted(message).into_http();
-            }
-        }
-        if let Some(counters) = self.counters.take() {
-            counters.handled(self.method, code as usize);
-        }
-        Poll::Ready(Ok(response))
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        if let Some(counters) = self.counters.take() {
-            counters.handled(self.method, Code::Cancelled as usize);
-        }
-    }
-}
-
-/// The refusal that gRPC's first implementation gives for a message over the limit, in place of tonic's.
-fn too_large(status: &Status) -> Option<String> {
-    if status.code() != Code::OutOfRange {
-        return None;
-    }
-    let rest = status.message().strip_prefix("Error, decoded message length too large: found ")?;
-    let (found, rest) = rest.split_once(" bytes, the limit is: ")?;
-    let limit = rest.strip_suffix(" bytes")?;
-    Some(format!("grpc: received message larger than max ({found} vs. {limit})"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_message_over_the_limit_is_refused_in_grpcs_words() {
-        let tonics = Status::out_of_range(
-            "Error, decoded message length too large: found 2097153 bytes, the limit is: 2097152 bytes",
-        );
-        let message = too_large(&tonics).unwrap();
-        assert_eq!(message, "grpc: received message larger than max (2097153 vs. 2097152)");
-        let ours = Status::out_of_range("etcdserver: mvcc: required revision has been compacted");
-        assert_eq!(too_large(&ours), None);
-        assert_eq!(too_large(&Status::internal("Error")), None);
-    }
+fn is_grpc<B>(request: &Request<B>) -> bool {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }

@@ -57,6 +57,7 @@ fn calls() -> Vec<(&'static str, Asks, Call)> {
             Keys,
             call!(KvClient.range, RangeRequest { range_end: "b".into(), ..range("a") }),
         ),
+        ("RangeStream", Keys, call!(KvClient.range_stream, range("a"))),
         ("Put", Keys, call!(KvClient.put, put("a", false))),
         ("DeleteRange", Keys, call!(KvClient.delete_range, delete("a", false))),
         (

@@ -4,9 +4,11 @@
 
 mod auth;
 mod auth_table;
+mod gateway;
 mod http;
 mod kv;
 mod maintenance;
 mod members;
+mod range_stream;
 mod served;
 mod txn;

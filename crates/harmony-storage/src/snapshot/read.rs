@@ -5,12 +5,9 @@ use std::io::Read;
 
 use harmony_types::config::Identity;
 use harmony_types::{Applied, LogIndex, Membership, Revision, SnapshotMeta, StorageError, Term};
-use prost::Message as _;
 
-use super::{
-    FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Head, KIND_END, KIND_HEAD, KIND_LATEST, KIND_LOG, KIND_STATE, MAGIC,
-    STREAM_VERSION, frame_crc,
-};
+use super::frames::{Frames, take_row};
+use super::{KIND_END, KIND_LATEST, KIND_LOG, KIND_STATE};
 use crate::new_tree::NewTree;
 use crate::state_hash::StateHash;
 use crate::tree::meta::Progress;
@@ -31,13 +28,8 @@ pub(crate) fn install(
     snapshot: &SnapshotMeta,
     stream: &mut dyn Read,
 ) -> Result<(), StorageError> {
-    let mut frames = Frames { stream, offset: 0 };
-    frames.magic()?;
-    let (kind, payload) = frames.next()?;
-    let head = match kind {
-        KIND_HEAD => Head::decode(payload.as_slice()).map_err(|error| frames.corrupt(&error.to_string()))?,
-        _ => return Err(frames.corrupt("the head is missing")),
-    };
+    let mut frames = Frames::new(stream);
+    let head = frames.head()?;
     if head.cluster != identity.cluster.0 {
         return Err(frames.corrupt("the snapshot is of another cluster"));
     }
@@ -66,75 +58,6 @@ pub(crate) fn install(
     new.finish(&membership)
 }
 
-/// The frames of a stream.
-struct Frames<'a> {
-    stream: &'a mut dyn Read,
-    offset: u64,
-}
-
-impl Frames<'_> {
-    fn corrupt(&self, reason: &str) -> StorageError {
-        StorageError::CorruptRecord {
-            place: format!("snapshot stream, byte {}", self.offset),
-            reason: reason.to_owned(),
-        }
-    }
-
-    fn read(&mut self, bytes: usize) -> Result<Vec<u8>, StorageError> {
-        // Grows with what really arrives: a damaged length does not allocate.
-        let mut buffer = Vec::new();
-        let read = (&mut *self.stream)
-            .take(bytes as u64)
-            .read_to_end(&mut buffer)
-            .map_err(StorageError::io("read", "the snapshot stream"))?;
-        if read < bytes {
-            return Err(self.corrupt("the stream ends early"));
-        }
-        self.offset += bytes as u64;
-        Ok(buffer)
-    }
-
-    fn magic(&mut self) -> Result<(), StorageError> {
-        let head = self.read(MAGIC.len() + 4)?;
-        let (magic, version) = head.split_at(MAGIC.len());
-        if magic != MAGIC {
-            return Err(self.corrupt("this is no snapshot"));
-        }
-        let found = u32::from_be_bytes(version.try_into().expect("4 bytes were read"));
-        if found != STREAM_VERSION {
-            let place = "the snapshot stream".to_owned();
-            return Err(StorageError::UnsupportedVersion { place, found, supported: STREAM_VERSION });
-        }
-        Ok(())
-    }
-
-    /// Kind and payload of the next frame, checked.
-    fn next(&mut self) -> Result<(u8, Vec<u8>), StorageError> {
-        let place = format!("snapshot stream, byte {}", self.offset);
-        let head = self.read(FRAME_HEAD_BYTES)?;
-        let number = |at: usize| u32::from_be_bytes(head[at..at + 4].try_into().expect("4 bytes of 9"));
-        let (bytes, found, kind) = (number(0) as usize, number(4), head[8]);
-        if FRAME_BYTES_MAX < bytes {
-            return Err(self.corrupt("the frame is too long"));
-        }
-        let payload = self.read(bytes)?;
-        let expected = frame_crc(kind, &payload);
-        if expected != found {
-            return Err(StorageError::CrcMismatch { place, expected, found });
-        }
-        Ok((kind, payload))
-    }
-
-    fn end(&mut self) -> Result<(), StorageError> {
-        let mut one = Vec::new();
-        let read = (&mut *self.stream).take(1).read_to_end(&mut one);
-        match read.map_err(StorageError::io("read", "the snapshot stream"))? {
-            0 => Ok(()),
-            _ => Err(self.corrupt("bytes behind the end")),
-        }
-    }
-}
-
 /// Copies rows into the tree, in the order in which they come, which must be ascending.
 struct Rows<'a> {
     new: &'a mut NewTree,
@@ -144,7 +67,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    fn copy(mut self, frames: &mut Frames<'_>) -> Result<(), StorageError> {
+    fn copy(mut self, frames: &mut Frames<impl Read>) -> Result<(), StorageError> {
         let mut group: Vec<(Table, Vec<u8>)> = Vec::new();
         let mut group_bytes = 0;
         loop {
@@ -181,7 +104,7 @@ impl Rows<'_> {
     }
 
     /// Writes frames of one table.
-    fn write(&mut self, frames: &Frames<'_>, group: &[(Table, Vec<u8>)]) -> Result<(), StorageError> {
+    fn write(&mut self, frames: &Frames<impl Read>, group: &[(Table, Vec<u8>)]) -> Result<(), StorageError> {
         let Some((table, _)) = group.first() else { return Ok(()) };
         let (Self { new, last, counts, .. }, table) = (self, *table);
         let newest = new.progress.revision;
@@ -195,8 +118,7 @@ impl Rows<'_> {
                     None => return Ok(false),
                 }
             }
-            let next = take_bytes(&mut rest).zip(take_bytes(&mut rest));
-            let (row_key, row_value) = next.ok_or_else(|| frames.corrupt("a row is cut short"))?;
+            let (row_key, row_value) = take_row(frames, &mut rest)?;
             if last.as_deref().is_some_and(|last| row_key <= last) {
                 return Err(frames.corrupt("rows out of order"));
             }
@@ -212,7 +134,7 @@ impl Rows<'_> {
 }
 
 /// A table's place among the counts at the end.
-fn slot(table: Table) -> usize {
+pub(super) fn slot(table: Table) -> usize {
     match table {
         Table::Latest => 0,
         Table::Log => 1,
@@ -221,8 +143,8 @@ fn slot(table: Table) -> usize {
 }
 
 /// Whether a row makes sense in a snapshot whose revision is `newest`.
-fn check(
-    frames: &Frames<'_>,
+pub(super) fn check(
+    frames: &Frames<impl Read>,
     table: Table,
     key: &[u8],
     row: &[u8],
@@ -237,11 +159,4 @@ fn check(
         return Err(frames.corrupt("a row is newer than the snapshot"));
     }
     Ok(())
-}
-
-fn take_bytes<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
-    let (length, behind) = rest.split_first_chunk::<4>()?;
-    let (bytes, behind) = behind.split_at_checked(u32::from_be_bytes(*length) as usize)?;
-    *rest = behind;
-    Some(bytes)
 }

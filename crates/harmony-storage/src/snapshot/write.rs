@@ -50,15 +50,12 @@ impl SnapshotStream {
         // A reader that goes on after an error must not take it for the end.
         self.next = match std::mem::replace(&mut self.next, Next::Failed) {
             Next::Head(cluster) => {
-                self.frame.extend_from_slice(&MAGIC);
-                self.frame.extend_from_slice(&STREAM_VERSION.to_be_bytes());
-                put_frame(&mut self.frame, KIND_HEAD, &head(&view, cluster).encode_to_vec());
+                put_head(&mut self.frame, &head(&view, cluster));
                 Next::Rows { table: Table::Latest, after: None }
             }
             Next::Rows { table, after } => self.fill_rows(&view, table, after)?,
             Next::End => {
-                let end = self.rows.iter().flat_map(|rows| rows.to_be_bytes()).collect::<Vec<u8>>();
-                put_frame(&mut self.frame, KIND_END, &end);
+                put_end(&mut self.frame, self.rows);
                 Next::Nothing
             }
             Next::Nothing => Next::Nothing,
@@ -125,16 +122,29 @@ fn head(view: &View, cluster: ClusterId) -> Head {
     }
 }
 
+/// How a stream begins.
+pub(super) fn put_head(out: &mut Vec<u8>, head: &Head) {
+    out.extend_from_slice(&MAGIC);
+    out.extend_from_slice(&STREAM_VERSION.to_be_bytes());
+    put_frame(out, KIND_HEAD, &head.encode_to_vec());
+}
+
+/// How it ends: rows of each table.
+pub(super) fn put_end(out: &mut Vec<u8>, rows: [u64; 3]) {
+    let end = rows.iter().flat_map(|rows| rows.to_be_bytes()).collect::<Vec<u8>>();
+    put_frame(out, KIND_END, &end);
+}
+
 fn length(bytes: &[u8]) -> [u8; 4] {
     u32::try_from(bytes.len()).expect("keys, rows and frames are far below 4 GiB").to_be_bytes()
 }
 
-fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(&length(bytes));
     out.extend_from_slice(bytes);
 }
 
-fn put_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
+pub(super) fn put_frame(out: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     out.extend_from_slice(&length(payload));
     out.extend_from_slice(&frame_crc(kind, payload).to_be_bytes());
     out.push(kind);

@@ -120,6 +120,11 @@ pub(crate) fn decode_lease(name: &[u8], row: &[u8]) -> Result<Lease, StorageErro
     if is_possible { Ok(lease) } else { Err(senseless(name)) }
 }
 
+/// Whether a row is that of an alarm.
+pub(crate) fn is_alarm(name: &[u8]) -> bool {
+    name.starts_with(ALARM)
+}
+
 /// Name of an alarm's row.
 pub(crate) fn alarm(alarm: &Alarm) -> Bytes {
     let mut name = BytesMut::from(ALARM);
