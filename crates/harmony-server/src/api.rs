@@ -3,7 +3,9 @@
 //! Handlers take decoded requests and return answers or an [`ApiError`]; nothing here knows tonic, so that gRPC, JSON and
 //! a leaner path for the hot calls can share them. `net` carries requests here.
 
+pub(crate) mod access;
 pub(crate) mod alarms;
+pub(crate) mod auth;
 pub(crate) mod backup;
 pub(crate) mod cluster;
 pub(crate) mod convert;
@@ -23,8 +25,9 @@ use harmony_node::Node;
 use harmony_storage::UnifiedStorage;
 use harmony_types::command::PublishMember;
 use harmony_types::quota::Quota;
-use harmony_types::{ClusterId, Command, CommandKind, NodeId, Outcome, OutcomeKind, Refusal};
+use harmony_types::{Author, ClusterId, Command, CommandKind, NodeId, Outcome, OutcomeKind, Refusal};
 
+use crate::auth::Authenticator;
 use crate::net::Task;
 use crate::net::replies::Replies;
 use reads::Reads;
@@ -58,6 +61,7 @@ pub(crate) struct Api {
     pub(crate) cluster: ClusterId,
     pub(crate) member: NodeId,
     pub(crate) limits: Limits,
+    pub(crate) auth: Authenticator,
     outcomes: Arc<Replies<Outcome>>,
     reads: Arc<Reads>,
     /// Told when a write is refused for the quota.
@@ -73,6 +77,7 @@ impl Api {
         cluster: ClusterId,
         member: NodeId,
         limits: Limits,
+        auth: Authenticator,
     ) -> Self {
         let reads = Reads::new(node.clone(), limits.timeout);
         Self {
@@ -81,6 +86,7 @@ impl Api {
             cluster,
             member,
             limits,
+            auth,
             outcomes: Replies::new(),
             reads,
             refused_for_quota: Notify::new(),
@@ -102,10 +108,10 @@ impl Api {
         self.reads.wait().await
     }
 
-    /// Proposes a command and waits until it is applied here.
-    async fn propose(&self, kind: CommandKind) -> Result<Outcome, ApiError> {
+    /// Proposes a command and waits until it is applied here. Whether its author may do that is judged there.
+    async fn propose(&self, author: Option<Author>, kind: CommandKind) -> Result<Outcome, ApiError> {
         self.check_quota(&kind)?;
-        let data = Command::from(kind).encode_to_bytes();
+        let data = Command { kind: Some(kind), author }.encode_to_bytes();
         if self.limits.request_bytes_max < data.len() {
             return Err(ApiError::TOO_LARGE);
         }
@@ -136,7 +142,7 @@ impl Api {
             client_urls: client_urls.to_vec(),
             peer_urls: peer_urls.to_vec(),
         };
-        self.propose(CommandKind::PublishMember(publish)).await.map(drop)
+        self.propose(None, CommandKind::PublishMember(publish)).await.map(drop)
     }
 
     /// Runs work that may take long off the network thread.

@@ -1,6 +1,7 @@
 //! The command line: one subcommand a file. `serve` is the server; the others are clients of any etcd-compatible
 //! endpoint, or tools that work on files.
 
+mod auth;
 mod bench;
 mod db;
 mod del;
@@ -8,10 +9,12 @@ mod get;
 mod keys;
 mod members;
 mod put;
+mod role;
 pub(crate) mod serve;
 mod snapshot;
 mod status;
 mod txn;
+mod user;
 mod wal;
 
 use std::process::ExitCode;
@@ -48,6 +51,12 @@ enum Command {
     Status(status::StatusArgs),
     /// Show the members of the cluster.
     Members(members::MembersArgs),
+    /// Switch permissions on or off.
+    Auth(auth::AuthArgs),
+    /// Manage users.
+    User(user::UserArgs),
+    /// Manage roles, and what they permit.
+    Role(role::RoleArgs),
     /// Save a backup, look at one, or make a new cluster out of one.
     Snapshot(snapshot::SnapshotArgs),
     /// Measure an endpoint.
@@ -77,6 +86,9 @@ impl Cli {
             Command::Txn(args) => txn::run(args, early),
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),
+            Command::Auth(args) => auth::run(args, early),
+            Command::User(args) => user::run(args, early),
+            Command::Role(args) => role::run(args, early),
             Command::Snapshot(args) => snapshot::run(args, early),
             Command::Bench(args) => bench::run(args, early),
             Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),

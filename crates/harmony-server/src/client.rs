@@ -1,20 +1,23 @@
 //! A small client of any etcd-compatible endpoint, for the command line: options, connecting, and who may be asked twice.
 //!
-//! Reading order: [`args`] (the options every client command has), [`endpoint`], this file (connect and call), then
+//! Reading order: [`args`] (the options every client command has), [`endpoint`], this file (connect and call), [`login`], then
 //! what the commands print: [`output`], [`json`], [`table`].
 
 pub(crate) mod args;
 pub(crate) mod endpoint;
 pub(crate) mod error;
 pub(crate) mod json;
+pub(crate) mod login;
 pub(crate) mod output;
 pub(crate) mod table;
 
 use std::time::Duration;
 
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 use tonic::{Code, Response, Status};
 
+use crate::proto::etcdserverpb::auth_client::AuthClient;
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -22,6 +25,7 @@ use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 pub(crate) use args::ClientArgs;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::ClientError;
+pub(crate) use login::Credentials;
 pub(crate) use output::Output;
 
 /// The endpoints of one cluster and how long to wait for them.
@@ -30,13 +34,22 @@ pub(crate) struct Client {
     endpoints: Vec<Endpoint>,
     dial_timeout: Duration,
     command_timeout: Duration,
+    credentials: Option<Credentials>,
 }
+
+/// A connection whose calls carry the token of a login, if there was one.
+pub(crate) type Connection = InterceptedService<Channel, login::Token>;
 
 impl Client {
     /// A client of these endpoints; connects with the first call. There is at least one endpoint.
     pub(crate) fn new(endpoints: Vec<Endpoint>, dial_timeout: Duration, command_timeout: Duration) -> Self {
         assert!(!endpoints.is_empty(), "a client needs an endpoint");
-        Self { endpoints, dial_timeout, command_timeout }
+        Self { endpoints, dial_timeout, command_timeout, credentials: None }
+    }
+
+    /// The same, on behalf of a user.
+    pub(crate) fn with_credentials(self, credentials: Option<Credentials>) -> Self {
+        Self { credentials, ..self }
     }
 
     /// The endpoints, in the order in which they are tried.
@@ -66,7 +79,7 @@ impl Client {
     /// [`ClientError::Unreachable`] when none could be connected; else the answer of the last endpoint asked.
     pub(crate) async fn read<T>(
         &self,
-        call: impl AsyncFn(Channel) -> Result<Response<T>, Status>,
+        call: impl AsyncFn(Connection) -> Result<Response<T>, Status>,
     ) -> Result<T, ClientError> {
         let mut unreachable = Vec::new();
         let mut last = None;
@@ -78,7 +91,11 @@ impl Client {
                     continue;
                 }
             };
-            match self.answer(endpoint, false, call(channel)).await {
+            let answer = match self.login(endpoint, channel).await {
+                Ok(connection) => self.answer(endpoint, false, call(connection)).await,
+                Err(error) => Err(error),
+            };
+            match answer {
                 Err(error) if error.another_may_answer() => last = Some(error),
                 done => return done,
             }
@@ -93,16 +110,25 @@ impl Client {
     /// As [`Client::read`].
     pub(crate) async fn write<T>(
         &self,
-        call: impl AsyncFnOnce(Channel) -> Result<Response<T>, Status>,
+        call: impl AsyncFnOnce(Connection) -> Result<Response<T>, Status>,
     ) -> Result<T, ClientError> {
         let mut unreachable = Vec::new();
+        let mut last = None;
         for endpoint in &self.endpoints {
-            match self.connect(endpoint).await {
-                Ok(channel) => return self.answer(endpoint, true, call(channel)).await,
-                Err(reason) => unreachable.push(format!("{endpoint}: {reason}")),
+            let channel = match self.connect(endpoint).await {
+                Ok(channel) => channel,
+                Err(reason) => {
+                    unreachable.push(format!("{endpoint}: {reason}"));
+                    continue;
+                }
+            };
+            match self.login(endpoint, channel).await {
+                Ok(connection) => return self.answer(endpoint, true, call(connection)).await,
+                Err(error) if error.another_may_answer() => last = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Err(ClientError::Unreachable(unreachable.join("; ")))
+        Err(last.unwrap_or(ClientError::Unreachable(unreachable.join("; "))))
     }
 
     /// A connection, or the reason why there is none in words.
@@ -144,18 +170,23 @@ impl ClientError {
 }
 
 /// The KV service over a connection, with no limit on the size of an answer: the user asked for it.
-pub(crate) fn kv(channel: Channel) -> KvClient<Channel> {
-    KvClient::new(channel).max_decoding_message_size(usize::MAX)
+pub(crate) fn kv(connection: Connection) -> KvClient<Connection> {
+    KvClient::new(connection).max_decoding_message_size(usize::MAX)
 }
 
 /// The maintenance service over a connection.
-pub(crate) fn maintenance(channel: Channel) -> MaintenanceClient<Channel> {
-    MaintenanceClient::new(channel)
+pub(crate) fn maintenance(connection: Connection) -> MaintenanceClient<Connection> {
+    MaintenanceClient::new(connection)
 }
 
 /// The cluster service over a connection.
-pub(crate) fn cluster(channel: Channel) -> ClusterClient<Channel> {
-    ClusterClient::new(channel)
+pub(crate) fn cluster(connection: Connection) -> ClusterClient<Connection> {
+    ClusterClient::new(connection)
+}
+
+/// The auth service over a connection.
+pub(crate) fn auth(connection: Connection) -> AuthClient<Connection> {
+    AuthClient::new(connection)
 }
 
 /// Runs a command's future to its end on this thread.

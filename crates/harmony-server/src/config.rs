@@ -1,5 +1,6 @@
 //! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
 
+mod auth;
 mod options;
 pub(crate) mod peer_tls;
 mod url;
@@ -11,6 +12,7 @@ use harmony_node::tls::TlsConfig;
 use harmony_types::config::ConfigError;
 use harmony_types::limits;
 
+pub use auth::{AuthConfig, JwtConfig, TokenConfig};
 pub use options::Options;
 pub use url::Url;
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub peer_tls: Option<TlsConfig>,
     /// Size of one file of the log, bytes.
     pub segment_bytes: u64,
+    /// How clients log in.
+    pub auth: AuthConfig,
     /// What to log.
     pub log_level: tracing::Level,
     /// How to log it.
@@ -168,6 +172,7 @@ impl Config {
             snapshot_bytes_per_second: options.snapshot_send_rate.unwrap_or(0),
             peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
+            auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
         };

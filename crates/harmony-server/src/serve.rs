@@ -24,6 +24,7 @@ use harmony_types::{ClusterId, Member, Membership, NodeError, NodeId, Role, Stor
 use harmony_wal::{FileWal, Filler, OsFileSystem};
 
 use crate::api::{Api, Limits};
+use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, Url};
 use crate::gateway::Gateway;
 use crate::http::metrics::Metrics;
@@ -147,6 +148,9 @@ pub enum ServeError {
     /// The transport between members does not start.
     #[error(transparent)]
     Transport(#[from] TransportError),
+    /// Clients could not log in.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// A thread does not start.
     #[error("cannot start a thread: {0}")]
     Thread(#[source] io::Error),
@@ -174,6 +178,7 @@ impl Server {
         let (listeners, client_addresses) = listen::clients(&config.listen_client)?;
         let data_dir = DataDir::open(&config.data_dir, config.existing)?;
         let clock = SystemClock::new();
+        let auth = Authenticator::new(&config.auth, ids.cluster, Arc::new(clock))?;
         let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
         storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
         let (node, transport) = start_node(config, ids, &data_dir, &storage, clock)?;
@@ -184,7 +189,7 @@ impl Server {
             quota: config.quota_bytes.map(|bytes| Quota { bytes }),
             timeout: REQUEST_TIMEOUT + 2 * Duration::from_millis(config.election_timeout_ms),
         };
-        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits));
+        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth));
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let services = Services::new(&api, counters);

@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use harmony_types::alarm::{Alarm, AlarmChange};
+use harmony_types::auth::access::Needs;
 use harmony_types::quota::{self, QuotaStep};
-use harmony_types::{AlarmType, Alarms, CommandKind, Outcome, OutcomeKind};
+use harmony_types::{AlarmType, Alarms, Author, CommandKind, Outcome, OutcomeKind};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::status::ApiError;
 use super::{Api, mismatch};
+use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb as pb;
 use pb::alarm_request::AlarmAction;
 
@@ -17,13 +19,18 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 impl Api {
     /// Lists the alarms, raises one, or clears one. A list is linearizable, as etcd's is.
-    pub(crate) async fn alarm(&self, request: pb::AlarmRequest) -> Result<pb::AlarmResponse, ApiError> {
+    pub(crate) async fn alarm(
+        &self,
+        caller: &Caller,
+        request: pb::AlarmRequest,
+    ) -> Result<pb::AlarmResponse, ApiError> {
         let Ok(action) = AlarmAction::try_from(request.action) else {
             return Err(ApiError::UNKNOWN_ALARM);
         };
         let alarms = match action {
             AlarmAction::Get => {
                 self.linearize().await?;
+                self.authorize(caller, || Needs::User(Vec::new())).await?;
                 let alarms = self.all_alarms();
                 let is_asked = |alarm: &&Alarm| request.alarm == 0 || request.alarm == alarm.alarm;
                 alarms.iter().filter(is_asked).map(to_wire).collect()
@@ -35,7 +42,10 @@ impl Api {
                     _ => AlarmChange::deactivate(alarm),
                 };
                 change.validate().map_err(|_| ApiError::UNKNOWN_ALARM)?;
-                self.change_alarm(change).await?.iter().map(to_wire).collect()
+                alarm_of(self.propose_by(caller, CommandKind::Alarm(change)).await?)?
+                    .iter()
+                    .map(to_wire)
+                    .collect()
             }
         };
         Ok(pb::AlarmResponse { header: Some(self.header_now()), alarms })
@@ -61,12 +71,10 @@ impl Api {
         Err(ApiError::NO_SPACE)
     }
 
-    /// The alarm that is raised or cleared now; none when there was none to clear.
-    async fn change_alarm(&self, change: AlarmChange) -> Result<Option<Alarm>, ApiError> {
-        match self.propose(CommandKind::Alarm(change)).await? {
-            Outcome { kind: Some(OutcomeKind::Alarm(outcome)), .. } => Ok(outcome.alarm),
-            other => Err(mismatch(&other)),
-        }
+    /// Raises or clears an alarm by this member's own doing: nobody is logged in.
+    async fn change_own_alarm(&self, change: AlarmChange) -> Result<(), ApiError> {
+        let own = Author { by_member: true, ..Author::default() };
+        self.propose(Some(own), CommandKind::Alarm(change)).await.map(drop)
     }
 
     /// Raises this member's alarm when a write was refused for its quota, and clears it when deletes and compaction have
@@ -88,9 +96,9 @@ impl Api {
                 QuotaStep::Keep => continue,
             };
             let quota = quota.bytes;
-            match self.change_alarm(change).await {
-                Ok(_) if is_raised => tracing::info!(live, quota, "below the quota again: alarm cleared"),
-                Ok(_) => tracing::warn!(
+            match self.change_own_alarm(change).await {
+                Ok(()) if is_raised => tracing::info!(live, quota, "below the quota again: alarm cleared"),
+                Ok(()) => tracing::warn!(
                     live,
                     quota,
                     "the quota is used up: writes are refused until deletes and compaction make room"
@@ -100,6 +108,14 @@ impl Api {
             }
             sleep_until(look).await;
         }
+    }
+}
+
+/// The alarm that was raised or cleared; none when there was none to clear.
+fn alarm_of(outcome: Outcome) -> Result<Option<Alarm>, ApiError> {
+    match outcome {
+        Outcome { kind: Some(OutcomeKind::Alarm(outcome)), .. } => Ok(outcome.alarm),
+        other => Err(mismatch(&other)),
     }
 }
 

@@ -1,35 +1,50 @@
 //! The KV service (ETCD API, sections 3 to 6).
 
 use harmony_storage::UnifiedStorage;
+use harmony_types::auth::access::Needs;
 use harmony_types::command::Compact;
 use harmony_types::txn::Range;
 use harmony_types::{CommandKind, Outcome, OutcomeKind, StorageError};
 
 use super::status::ApiError;
 use super::{Api, convert, mismatch, validate};
+use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb as pb;
 use pb::request_op::Request;
 
 impl Api {
-    pub(crate) async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, ApiError> {
+    pub(crate) async fn range(
+        &self,
+        caller: &Caller,
+        request: pb::RangeRequest,
+    ) -> Result<pb::RangeResponse, ApiError> {
         let serializable = request.serializable;
         let range = convert::range(request);
         range.validate()?;
         if !serializable {
             self.linearize().await?;
         }
-        let result = if is_small(&range) {
-            self.storage.range(&range)
-        } else {
-            self.blocking(move |storage| storage.range(&range)).await?
-        }?;
+        let keys = range.range();
+        let read = async {
+            let result = if is_small(&range) {
+                self.storage.range(&range)
+            } else {
+                self.blocking(move |storage| storage.range(&range)).await?
+            };
+            Ok(result?)
+        };
+        let result = self.read_permitted(caller, || Needs::read(keys.clone()), read).await?;
         Ok(convert::range_response(self.header(result.revision.as_i64()), result.outcome))
     }
 
-    pub(crate) async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, ApiError> {
+    pub(crate) async fn put(
+        &self,
+        caller: &Caller,
+        request: pb::PutRequest,
+    ) -> Result<pb::PutResponse, ApiError> {
         let put = convert::put(request);
         put.validate()?;
-        match self.propose(CommandKind::Put(put)).await? {
+        match self.propose_by(caller, CommandKind::Put(put)).await? {
             Outcome { revision, kind: Some(OutcomeKind::Put(outcome)) } => {
                 Ok(convert::put_response(self.header(revision), outcome))
             }
@@ -39,11 +54,12 @@ impl Api {
 
     pub(crate) async fn delete_range(
         &self,
+        caller: &Caller,
         request: pb::DeleteRangeRequest,
     ) -> Result<pb::DeleteRangeResponse, ApiError> {
         let delete = convert::delete_range(request);
         delete.validate()?;
-        match self.propose(CommandKind::DeleteRange(delete)).await? {
+        match self.propose_by(caller, CommandKind::DeleteRange(delete)).await? {
             Outcome { revision, kind: Some(OutcomeKind::DeleteRange(outcome)) } => {
                 Ok(convert::delete_range_response(self.header(revision), outcome))
             }
@@ -51,7 +67,11 @@ impl Api {
         }
     }
 
-    pub(crate) async fn txn(&self, request: pb::TxnRequest) -> Result<pb::TxnResponse, ApiError> {
+    pub(crate) async fn txn(
+        &self,
+        caller: &Caller,
+        request: pb::TxnRequest,
+    ) -> Result<pb::TxnResponse, ApiError> {
         let serializable = is_serializable(&request);
         let txn = convert::txn(request);
         validate::txn(&txn, &self.limits)?;
@@ -59,9 +79,11 @@ impl Api {
             if !serializable {
                 self.linearize().await?;
             }
-            self.blocking(move |storage| storage.read_txn(&txn)).await??
+            let command = CommandKind::Txn(txn.clone());
+            let read = async { Ok(self.blocking(move |storage| storage.read_txn(&txn)).await??) };
+            self.read_permitted(caller, || Needs::of(&command), read).await?
         } else {
-            self.propose(CommandKind::Txn(txn)).await?
+            self.propose_by(caller, CommandKind::Txn(txn)).await?
         };
         match outcome {
             Outcome { revision, kind: Some(OutcomeKind::Txn(outcome)) } => {
@@ -75,10 +97,11 @@ impl Api {
     /// The history is gone for readers on return; with `physical` its space on this member is free, too.
     pub(crate) async fn compact(
         &self,
+        caller: &Caller,
         request: pb::CompactionRequest,
     ) -> Result<pb::CompactionResponse, ApiError> {
         let compact = Compact { revision: request.revision };
-        let outcome = self.propose(CommandKind::Compact(compact)).await?;
+        let outcome = self.propose_by(caller, CommandKind::Compact(compact)).await?;
         if request.physical {
             self.blocking(drop_compacted).await??;
         }

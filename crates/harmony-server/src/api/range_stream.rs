@@ -2,10 +2,12 @@
 //! whole and no compaction ends it.
 
 use harmony_storage::RangeChunks;
+use harmony_types::auth::access::Needs;
 use tokio::sync::mpsc;
 
 use super::status::{ApiError, Code};
 use super::{Api, convert};
+use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb as pb;
 use pb::range_request::{SortOrder, SortTarget};
 
@@ -20,7 +22,11 @@ pub(crate) type Chunks = mpsc::Receiver<Result<pb::RangeStreamResponse, ApiError
 
 impl Api {
     /// Begins the stream. While its client does not read, it holds a view and no thread.
-    pub(crate) async fn range_stream(&self, request: pb::RangeRequest) -> Result<Chunks, ApiError> {
+    pub(crate) async fn range_stream(
+        &self,
+        caller: &Caller,
+        request: pb::RangeRequest,
+    ) -> Result<Chunks, ApiError> {
         check(&request)?;
         let serializable = request.serializable;
         let range = convert::range(request);
@@ -28,7 +34,9 @@ impl Api {
         if !serializable {
             self.linearize().await?;
         }
-        let chunks = self.blocking(move |storage| storage.view()?.into_chunks(range)).await??;
+        let keys = range.range();
+        let begin = async { Ok(self.blocking(move |storage| storage.view()?.into_chunks(range)).await??) };
+        let chunks = self.read_permitted(caller, || Needs::read(keys.clone()), begin).await?;
         let header = self.header(chunks.view().revision().as_i64());
         let (sender, receiver) = mpsc::channel(1);
         tokio::spawn(send(chunks, header, sender));

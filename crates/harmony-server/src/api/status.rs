@@ -28,6 +28,8 @@ pub enum Code {
     Unavailable = 14,
     /// Data is damaged.
     DataLoss = 15,
+    /// The token proves nothing.
+    Unauthenticated = 16,
 }
 
 /// A refusal as a client sees it.
@@ -93,6 +95,23 @@ impl ApiError {
     pub const NO_DOWNGRADE: Self = Self::failed_precondition("etcdserver: no inflight downgrade job");
     /// An action that this release does not know.
     pub const UNKNOWN_METHOD: Self = Self::invalid_argument("etcdserver: unknown method");
+    /// The token is none of ours, or no longer.
+    pub const INVALID_TOKEN: Self = Self::new(Code::Unauthenticated, "etcdserver: invalid auth token");
+    /// No such user, or not its password: which one is nobody's business.
+    pub const LOGIN_FAILED: Self =
+        Self::invalid_argument("etcdserver: authentication failed, invalid user ID or password");
+    /// Users or roles changed since the caller proved who it is.
+    pub const AUTH_REVISION_OLD: Self = Self::invalid_argument("etcdserver: revision of auth store is old");
+    /// Nobody can log in while permissions are not asked for.
+    pub const AUTH_NOT_ENABLED: Self = Self::failed_precondition("etcdserver: authentication is not enabled");
+    /// The user gets in by a certificate alone.
+    pub const NO_PASSWORD_USER: Self =
+        Self::new(Code::Unknown, "auth: authentication failed, password was given for no password user");
+    /// This member has only the public key of JWTs.
+    pub const VERIFY_ONLY: Self =
+        Self::new(Code::Unknown, "auth: token signing attempted with verify-only key");
+    /// bcrypt's limit.
+    pub const PASSWORD_TOO_LONG: Self = Self::new(Code::Unknown, "bcrypt: password length exceeds 72 bytes");
     /// Nobody leads.
     pub const NO_LEADER: Self = Self::new(Code::Unavailable, "etcdserver: no leader");
 }
@@ -131,7 +150,7 @@ impl From<Refusal> for ApiError {
             Refusal::InvalidAuthManagement => Self::invalid_argument("etcdserver: invalid auth management"),
             Refusal::UserNameEmpty => Self::invalid_argument("etcdserver: user name is empty"),
             Refusal::RoleNameEmpty => Self::invalid_argument("etcdserver: role name is empty"),
-            Refusal::AuthRevisionOld => Self::invalid_argument("etcdserver: revision of auth store is old"),
+            Refusal::AuthRevisionOld => Self::AUTH_REVISION_OLD,
             Refusal::PermissionDenied => Self::new(Code::PermissionDenied, "etcdserver: permission denied"),
             Refusal::LeaseTtlTooLarge => Self::new(Code::OutOfRange, "etcdserver: too large lease TTL"),
             Refusal::Unspecified | Refusal::Invalid => {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::{Client, ClientError, Endpoint, Output};
+use super::{Client, ClientError, Credentials, Endpoint, Output};
 
 const ENDPOINTS_DEFAULT: &str = "127.0.0.1:2379";
 const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
@@ -28,6 +28,14 @@ pub(crate) struct ClientArgs {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     dial_timeout: Option<Duration>,
 
+    /// Who asks, with the password or without [env: HARMONY_USER]
+    #[arg(long, value_name = "NAME[:PASSWORD]")]
+    user: Option<String>,
+
+    /// The user's password; others on this machine can see it, the environment is better [env: HARMONY_PASSWORD]
+    #[arg(long)]
+    password: Option<String>,
+
     /// Print the answer as JSON: keys and values in base64, as etcdctl does
     #[arg(long)]
     json: bool,
@@ -44,6 +52,8 @@ impl ClientArgs {
             endpoints: if self.endpoints.is_empty() { earlier.endpoints } else { self.endpoints },
             command_timeout: self.command_timeout.or(earlier.command_timeout),
             dial_timeout: self.dial_timeout.or(earlier.dial_timeout),
+            user: self.user.or(earlier.user),
+            password: self.password.or(earlier.password),
             json: self.json || earlier.json,
             hex: self.hex || earlier.hex,
         }
@@ -55,6 +65,8 @@ impl ClientArgs {
             (!self.endpoints.is_empty(), "--endpoints"),
             (self.command_timeout.is_some(), "--command-timeout"),
             (self.dial_timeout.is_some(), "--dial-timeout"),
+            (self.user.is_some(), "--user"),
+            (self.password.is_some(), "--password"),
             (self.json, "--json"),
             (self.hex, "--hex"),
         ];
@@ -74,7 +86,13 @@ impl ClientArgs {
         let endpoints = Endpoint::parse_list(&endpoints).map_err(ClientError::Usage)?;
         let dial = duration(self.dial_timeout, "HARMONY_DIAL_TIMEOUT", DIAL_TIMEOUT_DEFAULT)?;
         let command = duration(self.command_timeout, "HARMONY_COMMAND_TIMEOUT", COMMAND_TIMEOUT_DEFAULT)?;
-        Ok(Client::new(endpoints, dial, command))
+        Ok(Client::new(endpoints, dial, command).with_credentials(self.credentials()?))
+    }
+
+    fn credentials(&self) -> Result<Option<Credentials>, ClientError> {
+        let user = self.user.clone().or_else(|| variable("HARMONY_USER"));
+        let password = self.password.clone().or_else(|| variable("HARMONY_PASSWORD"));
+        Credentials::new(user, password).map_err(|reason| ClientError::Usage(reason.to_owned()))
     }
 
     /// How to print.

@@ -121,6 +121,16 @@ options! {
     /// Size of one file of the log, bytes; space is given up by whole files [default: 67108864]
     #[arg(value_name = "BYTES")]
     wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";
+    /// Form of the tokens that clients get when they log in: simple, or jwt,sign-method=METHOD,pub-key=FILE,priv-key=FILE,ttl=TIME
+    /// [default: simple]
+    #[arg(value_name = "FORM")]
+    auth_token: String, "HARMONY_AUTH_TOKEN";
+    /// How long a simple token that is not used is good for, seconds [default: 300]
+    #[arg(value_name = "SECONDS")]
+    auth_token_ttl: u64, "HARMONY_AUTH_TOKEN_TTL";
+    /// Work of hashing a password, 4 to 31: each step doubles it [default: 10]
+    #[arg(value_name = "COST")]
+    bcrypt_cost: u64, "HARMONY_BCRYPT_COST";
     /// What to log: error, warn, info, debug or trace [default: info]
     #[arg(value_name = "LEVEL")]
     log_level: String, "HARMONY_LOG_LEVEL";

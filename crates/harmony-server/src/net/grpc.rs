@@ -1,6 +1,8 @@
 //! tonic's generated services over the handlers: nothing but unpacking and packing. What is not here is answered as
 //! unimplemented by the generated code.
 
+mod auth;
+
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -11,6 +13,7 @@ use tonic::{Request, Response, Status};
 
 use crate::api::Api;
 use crate::api::status::ApiError;
+use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb as pb;
 use crate::proto::health as health_pb;
 use health_pb::health_check_response::ServingStatus;
@@ -25,6 +28,12 @@ impl From<ApiError> for Status {
     }
 }
 
+/// Who sends a request, and the request.
+fn open<T>(request: Request<T>) -> (Caller, T) {
+    let (metadata, extensions, message) = request.into_parts();
+    (Caller::of(metadata.as_ref(), &extensions), message)
+}
+
 fn pack<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(Status::from)
 }
@@ -37,36 +46,42 @@ fn stream<T: Send + 'static>(messages: mpsc::Receiver<Result<T, ApiError>>) -> R
 #[async_trait]
 impl pb::kv_server::Kv for Grpc {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
-        pack(self.0.range(request.into_inner()).await)
+        let (caller, request) = open(request);
+        pack(self.0.range(&caller, request).await)
     }
 
     async fn range_stream(
         &self,
         request: Request<pb::RangeRequest>,
     ) -> Result<Response<BoxStream<pb::RangeStreamResponse>>, Status> {
-        Ok(stream(self.0.range_stream(request.into_inner()).await?))
+        let (caller, request) = open(request);
+        Ok(stream(self.0.range_stream(&caller, request).await?))
     }
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
-        pack(self.0.put(request.into_inner()).await)
+        let (caller, request) = open(request);
+        pack(self.0.put(&caller, request).await)
     }
 
     async fn delete_range(
         &self,
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
-        pack(self.0.delete_range(request.into_inner()).await)
+        let (caller, request) = open(request);
+        pack(self.0.delete_range(&caller, request).await)
     }
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
-        pack(self.0.txn(request.into_inner()).await)
+        let (caller, request) = open(request);
+        pack(self.0.txn(&caller, request).await)
     }
 
     async fn compact(
         &self,
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
-        pack(self.0.compact(request.into_inner()).await)
+        let (caller, request) = open(request);
+        pack(self.0.compact(&caller, request).await)
     }
 }
 
@@ -87,7 +102,8 @@ impl pb::maintenance_server::Maintenance for Grpc {
     }
 
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
-        pack(self.0.alarm(request.into_inner()).await)
+        let (caller, request) = open(request);
+        pack(self.0.alarm(&caller, request).await)
     }
 
     async fn defragment(

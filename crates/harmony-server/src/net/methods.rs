@@ -1,6 +1,8 @@
-//! The RPCs by name: where each goes, and the counters of each.
+//! The RPCs by name: where each goes, what right it asks for, and the counters of each.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::api::access::Right;
 
 /// An RPC's form, as the metrics name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) enum Service {
     Kv,
     Cluster,
     Maintenance,
+    Auth,
     Health,
 }
 
@@ -33,6 +36,7 @@ impl Service {
             Self::Kv => "etcdserverpb.KV",
             Self::Cluster => "etcdserverpb.Cluster",
             Self::Maintenance => "etcdserverpb.Maintenance",
+            Self::Auth => "etcdserverpb.Auth",
             Self::Health => "grpc.health.v1.Health",
         }
     }
@@ -43,35 +47,53 @@ pub(crate) struct Method {
     pub(crate) service: Service,
     pub(crate) name: &'static str,
     pub(crate) form: Form,
+    pub(crate) right: Right,
 }
 
-const fn method(service: Service, name: &'static str, form: Form) -> Method {
-    Method { service, name, form }
+const fn method(service: Service, name: &'static str, form: Form, right: Right) -> Method {
+    Method { service, name, form, right }
 }
 
-/// Every RPC that is served, the frequent ones first.
-pub(crate) static METHODS: [Method; 21] = [
-    method(Service::Kv, "Range", Form::Unary),
-    method(Service::Kv, "Put", Form::Unary),
-    method(Service::Kv, "Txn", Form::Unary),
-    method(Service::Kv, "DeleteRange", Form::Unary),
-    method(Service::Kv, "Compact", Form::Unary),
-    method(Service::Kv, "RangeStream", Form::ServerStream),
-    method(Service::Cluster, "MemberList", Form::Unary),
-    method(Service::Cluster, "MemberAdd", Form::Unary),
-    method(Service::Cluster, "MemberRemove", Form::Unary),
-    method(Service::Cluster, "MemberUpdate", Form::Unary),
-    method(Service::Cluster, "MemberPromote", Form::Unary),
-    method(Service::Maintenance, "Status", Form::Unary),
-    method(Service::Maintenance, "Alarm", Form::Unary),
-    method(Service::Maintenance, "Defragment", Form::Unary),
-    method(Service::Maintenance, "Hash", Form::Unary),
-    method(Service::Maintenance, "HashKV", Form::Unary),
-    method(Service::Maintenance, "Snapshot", Form::ServerStream),
-    method(Service::Maintenance, "MoveLeader", Form::Unary),
-    method(Service::Maintenance, "Downgrade", Form::Unary),
-    method(Service::Health, "Check", Form::Unary),
-    method(Service::Health, "Watch", Form::ServerStream),
+/// Every RPC that is served, the frequent ones first: the one place that says what right each asks for.
+pub(crate) static METHODS: [Method; 38] = [
+    method(Service::Kv, "Range", Form::Unary, Right::Request),
+    method(Service::Kv, "Put", Form::Unary, Right::Command),
+    method(Service::Kv, "Txn", Form::Unary, Right::Request),
+    method(Service::Kv, "DeleteRange", Form::Unary, Right::Command),
+    method(Service::Kv, "Compact", Form::Unary, Right::Command),
+    method(Service::Kv, "RangeStream", Form::ServerStream, Right::Request),
+    method(Service::Cluster, "MemberList", Form::Unary, Right::User),
+    method(Service::Cluster, "MemberAdd", Form::Unary, Right::Root),
+    method(Service::Cluster, "MemberRemove", Form::Unary, Right::Root),
+    method(Service::Cluster, "MemberUpdate", Form::Unary, Right::Root),
+    method(Service::Cluster, "MemberPromote", Form::Unary, Right::Root),
+    method(Service::Maintenance, "Status", Form::Unary, Right::User),
+    method(Service::Maintenance, "Alarm", Form::Unary, Right::Request),
+    method(Service::Maintenance, "Defragment", Form::Unary, Right::Root),
+    method(Service::Maintenance, "Hash", Form::Unary, Right::Root),
+    method(Service::Maintenance, "HashKV", Form::Unary, Right::Root),
+    method(Service::Maintenance, "Snapshot", Form::ServerStream, Right::Root),
+    method(Service::Maintenance, "MoveLeader", Form::Unary, Right::Root),
+    method(Service::Maintenance, "Downgrade", Form::Unary, Right::Root),
+    method(Service::Auth, "AuthStatus", Form::Unary, Right::Open),
+    method(Service::Auth, "Authenticate", Form::Unary, Right::Open),
+    method(Service::Auth, "AuthEnable", Form::Unary, Right::Command),
+    method(Service::Auth, "AuthDisable", Form::Unary, Right::Command),
+    method(Service::Auth, "UserAdd", Form::Unary, Right::Command),
+    method(Service::Auth, "UserGet", Form::Unary, Right::Request),
+    method(Service::Auth, "UserList", Form::Unary, Right::Request),
+    method(Service::Auth, "UserDelete", Form::Unary, Right::Command),
+    method(Service::Auth, "UserChangePassword", Form::Unary, Right::Command),
+    method(Service::Auth, "UserGrantRole", Form::Unary, Right::Command),
+    method(Service::Auth, "UserRevokeRole", Form::Unary, Right::Command),
+    method(Service::Auth, "RoleAdd", Form::Unary, Right::Command),
+    method(Service::Auth, "RoleGet", Form::Unary, Right::Request),
+    method(Service::Auth, "RoleList", Form::Unary, Right::Request),
+    method(Service::Auth, "RoleDelete", Form::Unary, Right::Command),
+    method(Service::Auth, "RoleGrantPermission", Form::Unary, Right::Command),
+    method(Service::Auth, "RoleRevokePermission", Form::Unary, Right::Command),
+    method(Service::Health, "Check", Form::Unary, Right::Open),
+    method(Service::Health, "Watch", Form::ServerStream, Right::Open),
 ];
 
 /// gRPC's status codes by number, as the metrics name them.
@@ -110,8 +132,13 @@ pub(crate) struct MethodCounters {
 }
 
 /// The counters of all RPCs, in the order of [`METHODS`].
-#[derive(Default)]
 pub(crate) struct Counters([MethodCounters; METHODS.len()]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| MethodCounters::default()))
+    }
+}
 
 impl Counters {
     pub(crate) fn started(&self, method: usize) {

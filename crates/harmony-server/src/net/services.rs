@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{Request, Response};
+use http_body_util::BodyExt as _;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tonic::{Code, Status};
@@ -15,6 +16,9 @@ use tower::Service;
 use super::grpc::Grpc;
 use super::methods::{self, Counters};
 use crate::api::Api;
+use crate::api::access::Right;
+use crate::auth::caller::Caller;
+use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
@@ -28,7 +32,9 @@ pub(crate) struct Services {
     kv: KvServer<Grpc>,
     cluster: ClusterServer<Grpc>,
     maintenance: MaintenanceServer<Grpc>,
+    auth: AuthServer<Grpc>,
     health: HealthServer<Grpc>,
+    api: Arc<Api>,
     counters: Arc<Counters>,
 }
 
@@ -40,7 +46,9 @@ impl Services {
             kv: KvServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             cluster: ClusterServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
+            auth: AuthServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(grpc).max_decoding_message_size(message_bytes_max),
+            api: Arc::clone(api),
             counters,
         }
     }
@@ -63,14 +71,49 @@ where
         let Some(method) = methods::find(request.uri().path()) else {
             return Counted::uncounted(unknown(request.uri().path()));
         };
-        let answer = match methods::METHODS[method].service {
-            methods::Service::Kv => self.kv.call(request),
-            methods::Service::Cluster => self.cluster.call(request),
-            methods::Service::Maintenance => self.maintenance.call(request),
-            methods::Service::Health => self.health.call(request),
+        let answer = match methods::METHODS[method].right {
+            right @ (Right::User | Right::Root) if self.api.asks_for_rights() => {
+                self.guarded(method, right, request)
+            }
+            _ => self.dispatch(method, request),
         };
         self.counters.started(method);
         Counted { answer, method, counters: Some(Arc::clone(&self.counters)) }
+    }
+}
+
+impl Services {
+    fn dispatch<B>(&mut self, method: usize, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        match methods::METHODS[method].service {
+            methods::Service::Kv => self.kv.call(request),
+            methods::Service::Cluster => self.cluster.call(request),
+            methods::Service::Maintenance => self.maintenance.call(request),
+            methods::Service::Auth => self.auth.call(request),
+            methods::Service::Health => self.health.call(request),
+        }
+    }
+
+    /// Asks for the right first.
+    fn guarded<B>(&self, method: usize, right: Right, request: Request<B>) -> Answer
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<StdError> + Send + 'static,
+    {
+        let caller = Caller::of(request.headers(), request.extensions());
+        let mut services = self.clone();
+        Box::pin(async move {
+            let Err(refusal) = services.api.admit(&caller, right).await else {
+                return services.dispatch(method, request).await;
+            };
+            // An answer to a request that was not read to its end would cost the client its connection.
+            let mut rest = Box::pin(request.into_body());
+            while let Some(Ok(_)) = rest.frame().await {}
+            Ok(Status::from(refusal).into_http())
+        })
     }
 }
 

@@ -2,11 +2,13 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
 use bytes::Bytes;
 use harmony_server::proto::etcdserverpb as pb;
+use harmony_server::proto::etcdserverpb::auth_client::AuthClient;
 use harmony_server::proto::etcdserverpb::kv_client::KvClient;
 use harmony_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use harmony_testkit::client::StateHash;
@@ -23,6 +25,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 pub(crate) struct GrpcClient {
     runtime: Runtime,
     channel: Channel,
+    token: Arc<OnceLock<String>>,
 }
 
 impl GrpcClient {
@@ -36,7 +39,7 @@ impl GrpcClient {
             .tcp_nodelay(true)
             .connect_lazy();
         drop(guard);
-        Ok(Self { runtime, channel })
+        Ok(Self { runtime, channel, token: Arc::default() })
     }
 
     /// The KV service, for calls that the [`Client`] trait does not have.
@@ -57,11 +60,30 @@ impl GrpcClient {
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
     }
 
+    /// A request with the token, if there is one.
+    fn request<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = self.token.get() {
+            request.metadata_mut().insert("token", token.parse().expect("a token is ASCII"));
+        }
+        request
+    }
+
+    /// The auth service.
+    pub(crate) fn auth<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut AuthClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, tonic::Status> {
+        let mut client = AuthClient::new(self.channel.clone());
+        self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
+    }
+
     /// A local read, whatever the quorum says.
     pub(crate) fn get_serializable(&self, key: &[u8]) -> Result<Option<KeyValue>, tonic::Status> {
         let request =
             pb::RangeRequest { key: Bytes::copy_from_slice(key), serializable: true, ..Default::default() };
-        self.kv(async |kv| kv.range(request).await).map(|response| response.kvs.into_iter().next())
+        self.kv(async |kv| kv.range(self.request(request)).await)
+            .map(|response| response.kvs.into_iter().next())
     }
 }
 
@@ -80,21 +102,22 @@ impl Client for GrpcClient {
             value: Bytes::copy_from_slice(value),
             ..Default::default()
         };
-        revision(&header(self.kv(async |kv| kv.put(request).await)?.header)?)
+        revision(&header(self.kv(async |kv| kv.put(self.request(request)).await)?.header)?)
     }
 
     fn get(&self, key: &[u8]) -> Result<Option<KeyValue>, TestError> {
         let request = pb::RangeRequest { key: Bytes::copy_from_slice(key), ..Default::default() };
-        Ok(self.kv(async |kv| kv.range(request).await)?.kvs.into_iter().next())
+        Ok(self.kv(async |kv| kv.range(self.request(request)).await)?.kvs.into_iter().next())
     }
 
     fn delete(&self, key: &[u8]) -> Result<Revision, TestError> {
         let request = pb::DeleteRangeRequest { key: Bytes::copy_from_slice(key), ..Default::default() };
-        revision(&header(self.kv(async |kv| kv.delete_range(request).await)?.header)?)
+        revision(&header(self.kv(async |kv| kv.delete_range(self.request(request)).await)?.header)?)
     }
 
     fn status(&self) -> Result<NodeStatus, TestError> {
-        let status = self.maintenance(async |maintenance| maintenance.status(pb::StatusRequest {}).await)?;
+        let status = self
+            .maintenance(async |maintenance| maintenance.status(self.request(pb::StatusRequest {})).await)?;
         let head = header(status.header)?;
         Ok(NodeStatus {
             id: NodeId::new(head.member_id).ok_or("a status from member 0")?,
@@ -107,7 +130,7 @@ impl Client for GrpcClient {
 
     fn state_hash(&self, revision: Revision) -> Result<StateHash, TestError> {
         let request = pb::HashKvRequest { revision: revision.as_i64() };
-        let hash = self.maintenance(async |maintenance| maintenance.hash_kv(request).await)?;
+        let hash = self.maintenance(async |maintenance| maintenance.hash_kv(self.request(request)).await)?;
         Ok(StateHash {
             hash: hash.hash,
             compact_revision: hash.compact_revision,
@@ -121,8 +144,18 @@ pub(crate) const HARMONY: &str = env!("CARGO_BIN_EXE_harmony");
 
 /// A cluster of the program under test, not started yet.
 pub(crate) fn cluster() -> ProcessCluster {
-    ProcessCluster::new(ProcessConfig::new(HARMONY), |endpoint| Ok(Box::new(GrpcClient::new(endpoint)?)))
-        .expect("a temporary directory")
+    cluster_with(&[], &Arc::default())
+}
+
+/// One whose members have these flags as well, and whose own clients use the token once it is there.
+pub(crate) fn cluster_with(flags: &[&str], token: &Arc<OnceLock<String>>) -> ProcessCluster {
+    let token = Arc::clone(token);
+    let extra_args = flags.iter().map(ToString::to_string).collect();
+    let config = ProcessConfig { extra_args, ..ProcessConfig::new(HARMONY) };
+    ProcessCluster::new(config, move |endpoint| {
+        Ok(Box::new(GrpcClient { token: Arc::clone(&token), ..GrpcClient::new(endpoint)? }))
+    })
+    .expect("a temporary directory")
 }
 
 /// A cluster of `nodes` that serves.

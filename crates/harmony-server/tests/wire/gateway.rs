@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::http::{request, with_body};
+use crate::http::{request, with_body, with_headers};
 use crate::served::Served;
 
 impl Served {
@@ -148,5 +148,46 @@ async fn what_a_stream_is_asked_for_is_checked_too() {
     assert_eq!((status, &answer["code"]), (400, &json!(3)), "{answer}");
     let (status, answer) = served.post("/v3/election/observe", "{}").await;
     assert_eq!((status, &answer["code"]), (501, &json!(12)), "{answer}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn users_log_in_and_show_their_tokens_in_json() {
+    let served = Served::start("bcrypt-cost = 4").await;
+    served.good("/v3/auth/user/add", json!({"name": "root", "password": "r"})).await;
+    served.good("/v3/auth/user/add", json!({"name": "alice", "password": "a"})).await;
+    served.good("/v3/auth/user/grant", json!({"user": "root", "role": "root"})).await;
+    served.good("/v3/auth/role/add", json!({"name": "r"})).await;
+    let permission = json!({"permType": "READWRITE", "key": "Zm9v"});
+    served.good("/v3/auth/role/grant", json!({"name": "r", "perm": permission})).await;
+    served.good("/v3/auth/user/grant", json!({"user": "alice", "role": "r"})).await;
+    served.good("/v3/auth/enable", json!({})).await;
+    let status = served.good("/v3/auth/status", json!({})).await;
+    assert_eq!((&status["enabled"], &status["authRevision"]), (&json!(true), &json!("7")));
+
+    let wrong = json!({"name": "alice", "password": "b"}).to_string();
+    let failed = refusal(3, "etcdserver: authentication failed, invalid user ID or password");
+    assert_eq!(served.post("/v3/auth/authenticate", &wrong).await, (400, failed));
+    let login = served.good("/v3/auth/authenticate", json!({"name": "alice", "password": "a"})).await;
+    let token = login["token"].as_str().unwrap();
+    let by = async |token: &str, path: &str, body: Value| {
+        let header = format!("Authorization: {token}\r\n");
+        let (line, body) = with_headers(&served, &format!("POST {path}"), &header, &body.to_string()).await;
+        let status: u16 = line.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    assert_eq!(by(token, "/v3/kv/put", json!({"key": "Zm9v"})).await.0, 200);
+    assert_eq!(by(token, "/v3/maintenance/status", json!({})).await.0, 200);
+    let denied = (403, refusal(7, "etcdserver: permission denied"));
+    assert_eq!(by(token, "/v3/kv/put", json!({"key": "YQ=="})).await, denied);
+    assert_eq!(by(token, "/v3/maintenance/hash", json!({})).await, denied);
+    assert_eq!(by(token, "/v3/maintenance/snapshot", json!({})).await, denied);
+    assert_eq!(by(token, "/v3/auth/user/list", json!({})).await, denied);
+    let bad = (401, refusal(16, "etcdserver: invalid auth token"));
+    assert_eq!(by("nonsense", "/v3/kv/put", json!({"key": "Zm9v"})).await, bad);
+    assert_eq!(by("nonsense", "/v3/maintenance/snapshot", json!({})).await, bad);
+    let nobody = (400, refusal(3, "etcdserver: user name is empty"));
+    assert_eq!(served.post("/v3/kv/put", "{\"key\": \"Zm9v\"}").await, nobody);
+    assert_eq!(served.post("/v3/maintenance/snapshot", "{}").await, nobody);
     served.stop().await;
 }

@@ -12,10 +12,15 @@ pub(crate) async fn request(served: &Served, method: &str, path: &str) -> (Strin
 
 /// As [`request`], with a body.
 pub(crate) async fn with_body(served: &Served, method: &str, path: &str, body: &str) -> (String, String) {
+    with_headers(served, &format!("{method} {path}"), "", body).await
+}
+
+/// As [`with_body`], with header lines of its own.
+pub(crate) async fn with_headers(served: &Served, what: &str, headers: &str, body: &str) -> (String, String) {
     let mut stream = TcpStream::connect(served.address).await.unwrap();
     let length = body.len();
     let head = format!(
-        "{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+        "{what} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{headers}content-length: {length}\r\n\r\n"
     );
     stream.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     let mut text = String::new();

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod auth;
+mod auth_table;
 mod gateway;
 mod http;
 mod kv;
