@@ -74,6 +74,9 @@ pub(crate) struct StorageBench {
     /// Bytes applied before a checkpoint, MiB.
     #[arg(long)]
     memory_mib: Option<u64>,
+    /// Segments of the log, MiB.
+    #[arg(long)]
+    segment_mib: Option<u64>,
 }
 
 /// Builds what is needed and runs it.
@@ -110,8 +113,12 @@ fn storage(options: &StorageBench) -> Result<(), Box<dyn Error>> {
     let built = Built::new(STORAGE_PEERS)?;
     let mut bench = Command::new(&built.program);
     bench.arg("--dir").arg(common.dir.as_ref().unwrap_or(&built.target));
-    let sizes =
-        [("--keys", options.keys), ("--cache-mib", options.cache_mib), ("--memory-mib", options.memory_mib)];
+    let sizes = [
+        ("--keys", options.keys),
+        ("--cache-mib", options.cache_mib),
+        ("--memory-mib", options.memory_mib),
+        ("--segment-mib", options.segment_mib),
+    ];
     for (flag, size) in sizes {
         if let Some(size) = size {
             bench.args([flag, &size.to_string()]);

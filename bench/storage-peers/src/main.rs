@@ -56,6 +56,9 @@ struct Arguments {
     /// Memory for what is not in the tree yet, MiB, twice; not in `large` and `tails`.
     #[arg(long)]
     memory_mib: Option<u64>,
+    /// Segments of the log, MiB.
+    #[arg(long)]
+    segment_mib: Option<u64>,
     /// Also the row `large`.
     #[arg(long)]
     large: bool,
@@ -95,6 +98,7 @@ fn run(arguments: &Arguments) -> Result<()> {
     let mut config = StorageConfig::default();
     config.tree_cache_bytes = arguments.cache_mib.map_or(config.tree_cache_bytes, |mib| mib << 20);
     config.checkpoint_bytes = arguments.memory_mib.map_or(config.checkpoint_bytes, |mib| mib << 20);
+    config.wal.segment_bytes = arguments.segment_mib.map_or(config.wal.segment_bytes, |mib| mib << 20);
     let plan = Plan {
         config,
         keys: arguments.keys.unwrap_or(if arguments.quick { 100_000 } else { 1_000_000 }),
@@ -130,7 +134,8 @@ fn chosen(arguments: &Arguments) -> Result<Vec<Row>> {
         found.ok_or_else(|| format!("no row {key}; there are {}", Row::ALL.map(Row::key).join(", ")).into())
     };
     if arguments.only.is_empty() {
-        return Ok(Row::ALL.into_iter().filter(|row| *row != Row::Large || arguments.large).collect());
+        let large = |row: &Row| *row == Row::Large && arguments.large;
+        return Ok(Row::ALL.into_iter().filter(|row| !row.is_special() || large(row)).collect());
     }
     arguments.only.iter().map(find).collect()
 }
@@ -145,6 +150,7 @@ fn measure(plan: &Plan, row: Row, round: usize, scratch: &Path) -> Result<Figure
         Row::Compact => rows::history::compact(plan, &dir),
         Row::Open => rows::restart::open(plan, &dir),
         Row::Space => rows::space::measure(plan, &dir),
+        Row::Written => rows::space::written(plan, &dir),
         Row::Tails => rows::tails::measure(plan, &dir),
         Row::Large => rows::restart::large(plan, &dir),
     };

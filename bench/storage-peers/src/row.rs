@@ -10,12 +10,13 @@ pub enum Row {
     Compact,
     Open,
     Space,
+    Written,
     Tails,
     Large,
 }
 
 impl Row {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Apply,
         Self::Get,
         Self::List,
@@ -23,6 +24,7 @@ impl Row {
         Self::Compact,
         Self::Open,
         Self::Space,
+        Self::Written,
         Self::Tails,
         Self::Large,
     ];
@@ -37,6 +39,7 @@ impl Row {
             Self::Compact => "compact",
             Self::Open => "open",
             Self::Space => "space",
+            Self::Written => "written",
             Self::Tails => "tails",
             Self::Large => "large",
         }
@@ -51,11 +54,17 @@ impl Row {
             Self::Compact => "compaction of as many superseded records as there are keys, inside checkpoints",
             Self::Open => "open after kill -9",
             Self::Space => "bytes on disk",
+            Self::Written => "the first part of `space` alone",
             Self::Tails => "gets and applies at a steady pace, alone and beside everything else; p99 in us",
             Self::Large => {
                 "10 times as many keys, memory for 512 MiB, in a process of its own (takes minutes)"
             }
         }
+    }
+
+    /// Not measured unless it is asked for.
+    pub fn is_special(self) -> bool {
+        matches!(self, Self::Written | Self::Large)
     }
 
     /// In one round only: it takes long, and comes out the same.

@@ -17,7 +17,7 @@ pub const TXN_DEPTH_MAX: usize = 32;
 pub const RECORD_BYTES_MAX: usize = 64 << 20;
 
 /// Size of a WAL segment, bytes.
-pub const SEGMENT_BYTES: u64 = 64 << 20;
+pub const SEGMENT_BYTES: u64 = 16 << 20;
 
 /// Smallest WAL segment that may be configured, bytes: for tests that cross segments.
 pub const SEGMENT_BYTES_MIN: u64 = 4 << 10;

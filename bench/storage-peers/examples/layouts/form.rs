@@ -13,6 +13,8 @@ pub enum Form {
     Undo,
     /// The new version, and where in the log the one it replaced is; as [`Form::Both`] when that is not there any more.
     Pointer,
+    /// As [`Form::Both`], but a write that created its key leaves its version out, which is found as in an undo log.
+    Created,
 }
 
 /// One write.
@@ -45,14 +47,20 @@ pub fn value(revision: u64) -> &'static [u8] {
 }
 
 impl Form {
-    pub const ALL: [Self; 3] = [Self::Both, Self::Undo, Self::Pointer];
+    pub const ALL: [Self; 4] = [Self::Both, Self::Undo, Self::Pointer, Self::Created];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Both => "L4",
             Self::Undo => "L4u",
             Self::Pointer => "L4p",
+            Self::Created => "L4c",
         }
+    }
+
+    /// Whether the row of a write that created its key holds the new version.
+    pub fn keeps_created(self) -> bool {
+        matches!(self, Self::Both | Self::Pointer)
     }
 }
 
@@ -74,7 +82,7 @@ pub enum Replaced<'a> {
 /// A row of the log.
 pub struct Row<'a> {
     pub key: &'a [u8],
-    /// Not in an undo log.
+    /// Not in every form.
     pub value: Option<&'a [u8]>,
     pub replaced: Replaced<'a>,
 }

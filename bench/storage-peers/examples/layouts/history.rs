@@ -9,6 +9,9 @@ use redb::{ReadOnlyTable, ReadableDatabase};
 use crate::form::{self, Form, Replaced, Row};
 use crate::tree::{LATEST, LOG, Tree, revision_of};
 
+/// About the values of an answer of a MiB.
+const LOOKED_UP_AT_ONCE: usize = 4_096;
+
 type Table = ReadOnlyTable<&'static [u8], &'static [u8]>;
 
 /// Hands the newest `events` to nobody, in order, each with key, value and value before, which are compared with what was
@@ -23,7 +26,7 @@ pub fn replay(tree: &Tree, events: u64) -> Result<f64> {
         let start = Instant::now();
         let seen = match tree.form {
             Form::Undo => replay_undo(&latest, &log, from)?,
-            Form::Both | Form::Pointer => replay_forward(&log, from)?,
+            Form::Both | Form::Pointer | Form::Created => replay_forward(&log, from)?,
         };
         assert_eq!(seen, events, "the log has a row for each revision");
         rate = events as f64 / start.elapsed().as_secs_f64();
@@ -49,6 +52,34 @@ fn replay_forward(log: &Table, from: u64) -> Result<u64> {
         seen += 1;
     }
     Ok(seen)
+}
+
+/// Hands the oldest `events`, which created their keys, to nobody, in order, each with key and value. Values that the log
+/// leaves out are looked up together, in key order, those of some thousand events at a time. Events a second.
+pub fn replay_created(tree: &Tree, events: u64) -> Result<f64> {
+    let transaction = tree.database.begin_read()?;
+    let (latest, log) = (transaction.open_table(LATEST)?, transaction.open_table(LOG)?);
+    let mut rate = 0.0;
+    for _ in 0..2 {
+        let start = Instant::now();
+        let mut left_out: Vec<(form::Key, u64)> = Vec::new();
+        for row in log.range::<&[u8]>(..=&events.to_be_bytes()[..])? {
+            let (log_key, row) = row?;
+            let (revision, event) = (revision_of(log_key.value()), Row::decode(log_key.value(), row.value()));
+            match event.value {
+                Some(value) => check(revision, value),
+                None => left_out.push((event.key.try_into()?, revision)),
+            }
+            if left_out.len() == LOOKED_UP_AT_ONCE || revision == events {
+                left_out.sort_unstable();
+                for (key, revision) in left_out.drain(..) {
+                    read_at(&latest, &log, &key, revision)?;
+                }
+            }
+        }
+        rate = events as f64 / start.elapsed().as_secs_f64();
+    }
+    Ok(rate)
 }
 
 /// Backward from the newest: the value that a write made is what the key's next write replaced, or what stands in `latest`.

@@ -1,6 +1,6 @@
 //! Which form the record of the log should have: the measurement behind the storage's layout.
 //!
-//! `cargo run --release --example layouts -- DIRECTORY [--keys N] [--rounds N] [--forms L4,L4u,L4p]`, on bare redb. Two
+//! `cargo run --release --example layouts -- DIRECTORY [--keys N] [--rounds N] [--forms L4,L4u,L4p,L4c]`, on bare redb. Two
 //! tables, as in the storage: `latest`, key to newest version, overwritten in place; and `log`, revision to what was written
 //! then. The forms differ in what a row of the log holds, see `form.rs`. Reading order: `form`, `tree`, `history`.
 
@@ -44,7 +44,7 @@ struct Arguments {
     /// Checkpoints of each kind.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    #[arg(long, value_delimiter = ',', default_value = "L4,L4u,L4p")]
+    #[arg(long, value_delimiter = ',', default_value = "L4,L4u,L4p,L4c")]
     forms: Vec<String>,
     /// Cache of redb, MiB.
     #[arg(long, default_value_t = 256)]
@@ -96,6 +96,12 @@ fn measure(arguments: &Arguments, form: Form, path: &std::path::Path) -> Result<
     let one = |figure: f64| Spread { median: figure, min: figure, max: figure };
     figures.push(("live MiB, keys written once", one(tree.live_mib()?)));
 
+    let created = 2 * PUTS.min(arguments.keys / 2);
+    figures.push((
+        "replay of 400k creations, keys not written since, events/s",
+        one(history::replay_created(&tree, created)?),
+    ));
+
     let mut random = Random::new(3);
     let uniform = checkpoints(arguments, &mut tree, || random.below(arguments.keys))?;
     push(&mut figures, &uniform, ["checkpoint of 200k random puts, CPU s", "MiB dirtied", "MiB written"]);
@@ -103,6 +109,10 @@ fn measure(arguments: &Arguments, form: Form, path: &std::path::Path) -> Result<
     eprintln!("{}: random puts after {} s", form.name(), start.elapsed().as_secs());
     figures
         .push(("replay of 400k events with values before, events/s", one(history::replay(&tree, 2 * PUTS)?)));
+    figures.push((
+        "replay of 400k creations, behind them, events/s",
+        one(history::replay_created(&tree, created)?),
+    ));
     figures.push((
         "reads at an old revision, one write back, 1/s",
         one(history::old_reads(&tree, BACK, OLD_READS)?),

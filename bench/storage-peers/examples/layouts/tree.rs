@@ -76,7 +76,7 @@ impl Tree {
                 let mut end = table.upper_bound_mut(std::ops::Bound::<&[u8]>::Unbounded)?;
                 for number in numbers {
                     let (key, log_key) = (form::key(number), (number + 1).to_be_bytes());
-                    let value = (self.form != Form::Undo).then(|| form::value(number + 1));
+                    let value = self.form.keeps_created().then(|| form::value(number + 1));
                     Row { key: &key, value, replaced: Replaced::None }.encode(&log_key, &mut row);
                     end.insert_before(&log_key[..], &row[..])?;
                 }
@@ -129,7 +129,11 @@ impl Tree {
                         Some((revision, value)) => Replaced::Here(Version { revision: *revision, value }),
                     },
                 };
-                let value = (form != Form::Undo).then(|| form::value(put.revision));
+                let left_out = match replaced {
+                    Replaced::None => !form.keeps_created(),
+                    _ => form == Form::Undo,
+                };
+                let value = (!left_out).then(|| form::value(put.revision));
                 Row { key: &key, value, replaced }.encode(&log_key, &mut row);
                 end.insert_before(&log_key[..], &row[..])?;
             }

@@ -14,9 +14,12 @@ use crate::{Plan, Result};
 const OVERWRITES: u32 = 5;
 const MIB: f64 = (1 << 20) as f64;
 
-/// Every key once, as clients write them; then five times more, compaction, rebuild.
-pub fn measure(plan: &Plan, dir: &Path) -> Result<Figures> {
-    let mut node = Node::open(dir, plan.config.clone())?;
+/// Every key once, as clients write them.
+pub fn written(plan: &Plan, dir: &Path) -> Result<Figures> {
+    write(&mut Node::open(dir, plan.config.clone())?, plan)
+}
+
+fn write(node: &mut Node, plan: &Plan) -> Result<Figures> {
     node.start_checkpoints();
     for first in (0..plan.keys).step_by(BATCH as usize) {
         let entries = node.puts((first..plan.keys.min(first + BATCH)).map(|number| (number, 0)));
@@ -25,12 +28,19 @@ pub fn measure(plan: &Plan, dir: &Path) -> Result<Figures> {
     let mut figures = Figures::new();
     let (tree, log) = node.disk_bytes()?;
     figures.push((JUST_WRITTEN, (tree + log) as f64 / MIB));
+    figures.push(("of these, MiB of the log, just written", log as f64 / MIB));
     node.settle()?;
     let (tree, log) = node.disk_bytes()?;
     figures.push(("MiB of tree and log, after the next checkpoint", (tree + log) as f64 / MIB));
     figures.push(("of these, MiB of the log", log as f64 / MIB));
     figures.push(("MiB live in the tree, history included", node.storage.live_bytes() as f64 / MIB));
+    Ok(figures)
+}
 
+/// Every key once; then five times more, compaction, rebuild.
+pub fn measure(plan: &Plan, dir: &Path) -> Result<Figures> {
+    let mut node = Node::open(dir, plan.config.clone())?;
+    let mut figures = write(&mut node, plan)?;
     node.start_checkpoints();
     for generation in 1..=OVERWRITES {
         node.overwrite(plan.keys, generation)?;

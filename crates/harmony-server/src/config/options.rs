@@ -70,7 +70,7 @@ options! {
     /// Entries of the log kept behind the newest, for members that lag; one that lags more gets a snapshot [default: 1000000]
     #[arg(value_name = "COUNT")]
     snapshot_catchup_entries: u64, "HARMONY_SNAPSHOT_CATCHUP_ENTRIES";
-    /// The same in bytes; the smaller of the two counts [default: 67108864]
+    /// The same in bytes; the smaller of the two counts [default: 16777216]
     #[arg(value_name = "BYTES")]
     snapshot_catchup_bytes: u64, "HARMONY_SNAPSHOT_CATCHUP_BYTES";
     /// Bytes of the log kept behind a snapshot that is on its way to a member [default: 2147483648]
@@ -118,7 +118,7 @@ options! {
     /// Newest version of TLS, TLS1.2 or TLS1.3 [default: TLS1.3]
     #[arg(value_name = "VERSION")]
     tls_max_version: String, "HARMONY_TLS_MAX_VERSION";
-    /// Size of one file of the log, bytes; space is given up by whole files [default: 67108864]
+    /// Size of one file of the log, bytes; space is given up by whole files [default: 16777216]
     #[arg(value_name = "BYTES")]
     wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";
     /// Form of the tokens that clients get when they log in: simple, or jwt,sign-method=METHOD,pub-key=FILE,priv-key=FILE,ttl=TIME
