@@ -70,7 +70,7 @@ options! {
     /// Entries of the log kept behind the newest, for members that lag; one that lags more gets a snapshot [default: 1000000]
     #[arg(value_name = "COUNT")]
     snapshot_catchup_entries: u64, "HARMONY_SNAPSHOT_CATCHUP_ENTRIES";
-    /// The same in bytes; the smaller of the two counts [default: 16777216]
+    /// The same in bytes; the smaller of the two counts [default: 67108864]
     #[arg(value_name = "BYTES")]
     snapshot_catchup_bytes: u64, "HARMONY_SNAPSHOT_CATCHUP_BYTES";
     /// Bytes of the log kept behind a snapshot that is on its way to a member [default: 2147483648]
