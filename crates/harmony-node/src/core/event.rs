@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use harmony_types::{
-    ConfChange, Entry, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, Snapshot, limits,
+    ConfChange, Entry, LogIndex, Membership, Message, NodeError, NodeId, PeerMessage, Snapshot, Term, limits,
 };
 
 use crate::bounds;
@@ -17,6 +17,15 @@ use crate::waiter::{ReplyBatch, Waiter};
 pub enum Event<T> {
     /// A client of this node proposes a command.
     Propose {
+        /// The encoded command.
+        data: Bytes,
+        /// Hears its outcome.
+        waiter: Waiter<T>,
+    },
+    /// This node itself proposes a command that counts only while it leads in this term.
+    ProposeInTerm {
+        /// The term.
+        term: Term,
         /// The encoded command.
         data: Bytes,
         /// Hears its outcome.
@@ -98,6 +107,7 @@ pub struct Inbox<T> {
     pub(super) reads: Vec<Waiter<()>>,
     pub(super) proposals: Vec<(Bytes, Waiter<T>)>,
     pub(super) proposals_bytes: usize,
+    pub(super) in_term: Vec<(Term, Bytes, Waiter<T>)>,
     pub(super) changes: Vec<(ConfChange, Waiter<Membership>)>,
     pub(super) transfer: Option<NodeId>,
     pub(super) campaign: bool,
@@ -116,6 +126,7 @@ impl<T> Default for Inbox<T> {
             reads: Vec::new(),
             proposals: Vec::new(),
             proposals_bytes: 0,
+            in_term: Vec::new(),
             changes: Vec::new(),
             transfer: None,
             campaign: false,
@@ -148,6 +159,7 @@ impl<T> Inbox<T> {
                 self.proposals_bytes += data.len();
                 self.proposals.push((data, waiter));
             }
+            Event::ProposeInTerm { term, data, waiter } => self.in_term.push((term, data, waiter)),
             Event::Read { waiter } => self.reads.push(waiter),
             Event::ConfChange { change, waiter } => self.changes.push((change, waiter)),
             Event::Transfer { to } => self.transfer = Some(to),
@@ -199,6 +211,7 @@ impl<T> Inbox<T> {
         self.reads.extend(later.reads);
         self.proposals.extend(later.proposals);
         self.proposals_bytes += later.proposals_bytes;
+        self.in_term.extend(later.in_term);
         self.changes.extend(later.changes);
         self.transfer = later.transfer.or(self.transfer);
         self.campaign |= later.campaign;
