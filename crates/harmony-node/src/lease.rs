@@ -6,8 +6,8 @@
 //!
 //! Rules, each with its reason:
 //! - **Only a leader counts**, on its monotonic clock. It begins a reign when a read index of its own term has come back: what
-//!   earlier leaders decided is applied then. Every lease gets what is left of it, as far as that is known through the log, and
-//!   an election timeout more, for answers of the last leader that were under way.
+//!   earlier leaders decided is applied then. Every lease gets what is left of it as the log says; one of which it says
+//!   nothing all of its TTL and an election timeout more, for an answer of the last leader that was under way.
 //! - **Nothing is answered, renewed or revoked on a belief.** Each of these waits for a round of a quorum's heartbeats that
 //!   began after it was asked for, so a process that was stopped for a while first learns whether it still leads. A round
 //!   that took longer than an election timeout is asked for again.

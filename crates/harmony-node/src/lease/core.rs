@@ -181,7 +181,7 @@ impl Core {
                 actions.questions.push(waiter, Err(NodeError::NotLeader { leader }));
             }
         }
-        if let Some((number, confirmed)) = inbox.confirmed {
+        for (number, confirmed) in inbox.confirmed {
             self.round_ended(number, confirmed, now, &mut actions);
         }
         self.look_at_time(now, &mut actions);
@@ -558,7 +558,8 @@ impl Reign {
     /// Begins to count a lease.
     fn count(&mut self, id: LeaseId, lease: &mut Tracked, now: Duration, grace: Duration) {
         lease.over_at = now + seconds(lease.known_s());
-        lease.grace = grace;
+        // What the log says is left of a lease, it says of one that was not renewed since: no answer is under way.
+        lease.grace = if lease.remaining_ttl_s == 0 { grace } else { Duration::ZERO };
         lease.phase = Phase::Counting;
         lease.less_told = (lease.remaining_ttl_s != 0).then_some(0);
         self.deadlines.add(lease.end(), id, lease.serial);

@@ -117,7 +117,8 @@ pub(super) struct Inbox {
     pub(super) changes: Vec<LeaseChange>,
     pub(super) renewals: Vec<(LeaseId, Waiter<i64>)>,
     pub(super) questions: Vec<(LeaseId, Waiter<Option<TimeToLive>>)>,
-    pub(super) confirmed: Option<(u64, bool)>,
+    /// Rounds that ended; one of an earlier reign may end behind one of this.
+    pub(super) confirmed: Vec<(u64, bool)>,
     pub(super) proposed: Vec<(u64, ProposalEnd)>,
 }
 
@@ -140,9 +141,7 @@ struct Sink(Arc<Mailbox<Inbox>>);
 impl ReplySink<()> for Sink {
     fn complete(&self, batch: Vec<(u64, Result<(), NodeError>)>) {
         self.0.put(|inbox| {
-            for (round, result) in batch {
-                inbox.confirmed = Some((round, result.is_ok()));
-            }
+            inbox.confirmed.extend(batch.into_iter().map(|(round, result)| (round, result.is_ok())));
         });
     }
 }
