@@ -39,6 +39,7 @@ use crate::bounds;
 use crate::metrics::NodeMetrics;
 use crate::raft::{RaftGroup, View};
 use crate::ready_handler::ReadyHandler;
+use crate::waiter::Waiter;
 
 /// One member: raft, what waits on it, and the order between them.
 pub struct Core<S: Storage> {
@@ -275,6 +276,9 @@ impl<S: Storage> Core<S> {
         // What was lost with the old leadership ends before anything new waits at its places in the log.
         self.look(actions);
         self.line_up(&mut inbox, actions);
+        for (term, data, waiter) in std::mem::take(&mut inbox.in_term) {
+            self.propose_in_term(term, data, waiter, actions);
+        }
         for (changes, waiter) in inbox.changes {
             self.change_asked(changes, Asker::Local(waiter), actions);
         }
@@ -574,6 +578,25 @@ impl<S: Storage> Core<S> {
                     end(actions, parked.reply, error);
                 }
             }
+        }
+    }
+
+    /// Proposes at once or not at all: never to another leader, or in another term.
+    fn propose_in_term(
+        &mut self,
+        term: Term,
+        data: Bytes,
+        waiter: Waiter<S::Outcome>,
+        actions: &mut Actions<S::Outcome>,
+    ) {
+        let view = self.raft.view();
+        let reply = ReplyTo::Local(waiter);
+        if view.state != RaftState::Leader || view.term != term {
+            end(actions, reply, NodeError::NotLeader { leader: view.leader });
+        } else if view.transferring || self.lags() {
+            end(actions, reply, NodeError::Busy);
+        } else {
+            self.propose(vec![Parked { data, reply, deadline: 0 }], actions);
         }
     }
 

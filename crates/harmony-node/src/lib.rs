@@ -22,7 +22,8 @@
 //!
 //! Reading order: [`node`] (the handle), [`waiter`] (how calls end), [`core`] (events in, actions out), then the private
 //! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `raft` (the only module that names the
-//! `raft` crate), [`transport`], [`tls`]. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
+//! `raft` crate), [`transport`], [`tls`]. [`watch`] and [`lease`] stand beside the loop: who watches keys, and how the time of leases
+//! is counted. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
 
 pub mod application;
 mod applier;
@@ -32,6 +33,7 @@ mod checkpointer;
 pub mod core;
 mod driver;
 pub mod identity;
+pub mod lease;
 pub mod metrics;
 pub mod node;
 mod persist;
@@ -42,14 +44,17 @@ mod retention;
 pub mod tls;
 pub mod transport;
 pub mod waiter;
+pub mod watch;
 pub mod witness;
 
 pub use application::ApplicationStorage;
 pub use harmony_wal::SystemClock;
 pub use identity::{cluster_id, member_id};
+pub use lease::{LeaseKeeper, LeaseOptions};
 pub use metrics::NodeMetrics;
 pub use node::Node;
 pub use tls::{Tls, TlsConfig, TlsError, TlsIdentity};
 pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, TcpTransportConfig, TransportError};
 pub use waiter::{ReplySink, Waiter};
+pub use watch::{WatchHub, WatchOptions, WatchStream};
 pub use witness::Witness;

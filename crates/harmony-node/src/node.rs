@@ -9,13 +9,15 @@ use harmony_types::config::NodeConfig;
 use harmony_types::raft::RaftState;
 use harmony_types::transport::PeerSink;
 use harmony_types::{
-    Clock, ConfChange, LogIndex, Membership, NodeError, NodeId, RaftNode as _, Status, Storage, Transport,
+    Clock, ConfChange, LogIndex, Membership, NodeError, NodeId, RaftNode as _, Status, Storage, Term,
+    Transport,
 };
 
 use crate::bounds;
 use crate::core::Core;
 use crate::core::event::Event;
 use crate::driver::{self, Shared, Sink};
+use crate::lease::Leadership;
 use crate::metrics::NodeMetrics;
 use crate::waiter::{ReplySink, Waiter};
 use crate::witness::Witness;
@@ -95,6 +97,21 @@ impl<S: Storage> Node<S> {
             self.shared.metrics.proposals_failed.add(1);
             waiter.complete(Err(NodeError::Busy));
         }
+    }
+
+    /// As [`Node::propose`], for what this node decided as the leader of `term`: refused when it does not lead in that term
+    /// any more, and never passed on. When it was proposed, the entry is of that term: a later leader has it before its
+    /// first own entry, or never.
+    pub fn propose_in_term(&self, term: Term, data: Bytes, waiter: Waiter<S::Outcome>) {
+        self.shared.inbox.put(|inbox| inbox.push(Event::ProposeInTerm { term, data, waiter }));
+    }
+
+    /// Who leads, and whether it is this node, in which term: as raft sees it at this moment.
+    #[must_use]
+    pub fn leadership(&self) -> Leadership {
+        let view = self.shared.raft.view();
+        let own_term = (view.state == RaftState::Leader).then_some(view.term);
+        Leadership { leader: view.leader, own_term }
     }
 
     /// Ends the waiter once a read of this node's storage is linearizable: it sees everything that was acknowledged
@@ -184,8 +201,8 @@ impl<S: Storage> Node<S> {
 
     /// The newest term that this node has seen. Cheap.
     #[must_use]
-    pub fn term(&self) -> harmony_types::Term {
-        harmony_types::Term(self.shared.metrics.term.get())
+    pub fn term(&self) -> Term {
+        Term(self.shared.metrics.term.get())
     }
 
     /// Which member it is.

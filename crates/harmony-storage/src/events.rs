@@ -9,7 +9,8 @@
 
 mod collect;
 
-use harmony_types::{Event, KeyRange, Revision, StorageError};
+use harmony_types::history::{Events, EventsRequest, HistoryPosition};
+use harmony_types::{Event, Revision, StorageError};
 
 use crate::batch::{Base, Batch};
 use crate::memory::ROWS_MAX;
@@ -19,82 +20,9 @@ use crate::unified::UnifiedStorage;
 use crate::view::Reads as _;
 use collect::Collector;
 
-/// A place in the history: before the event `sub` of a revision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct HistoryPosition {
-    /// The revision.
-    pub revision: Revision,
-    /// Place among the events of that revision, from 0, whatever their keys.
-    pub sub: u32,
-}
-
-impl From<Revision> for HistoryPosition {
-    fn from(revision: Revision) -> Self {
-        Self { revision, sub: 0 }
-    }
-}
-
 impl From<HistoryPosition> for WrittenAt {
     fn from(HistoryPosition { revision, sub }: HistoryPosition) -> Self {
         Self { revision, sub }
-    }
-}
-
-/// Which events [`UnifiedStorage::events`] is to answer with, and how many at once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventsRequest {
-    /// Where to begin: a revision, or the [`Events::next`] of the answer before.
-    pub first: HistoryPosition,
-    /// The keys whose events are wanted.
-    pub keys: KeyRange,
-    /// Whether events come with the version that they replaced.
-    pub prev_kv: bool,
-    /// Bytes of keys and values, replaced ones included, that an answer has at most. One event alone may have more.
-    pub bytes_max: u64,
-    /// Events of any key that are looked at for one answer, at least 1: so that an answer comes soon where few keys match.
-    pub rows_max: u64,
-}
-
-impl Default for EventsRequest {
-    /// All events from the first one on, without what they replaced, in answers of a MiB.
-    fn default() -> Self {
-        Self {
-            first: Revision::EMPTY.into(),
-            keys: KeyRange::all(),
-            prev_kv: false,
-            bytes_max: 1 << 20,
-            rows_max: 100_000,
-        }
-    }
-}
-
-/// A piece of the history.
-///
-/// - It ends with a whole revision, unless one revision alone exceeds what was asked for: then it is a part of that
-///   revision and of no other one, see [`Events::is_fragment`].
-/// - All events before `next` that match are in this answer or in those before.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Events {
-    /// In order of revision and, within it, of the writes. They share buffers of some 64 KiB: whoever keeps one for long
-    /// copies it.
-    pub events: Vec<Event>,
-    /// Where the next answer is to begin.
-    pub next: HistoryPosition,
-    /// The newest revision when this was read.
-    pub revision: Revision,
-}
-
-impl Events {
-    /// Whether all that was written when this was read is behind `next`: there is nothing more before the next write.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        self.revision < self.next.revision
-    }
-
-    /// Whether more events of the last revision may follow in the next answer, which begins with them.
-    #[must_use]
-    pub fn is_fragment(&self) -> bool {
-        self.next.sub != 0
     }
 }
 
@@ -150,6 +78,18 @@ pub(crate) fn of_view(base: &Base, request: &EventsRequest) -> Result<Events, St
         below(base, &mut collector)?;
     }
     Ok(collector.finish(revision))
+}
+
+/// All that commands wrote to a batch from `request.first` on; `None` when it is more than an answer holds.
+///
+/// # Errors
+/// What reading reports.
+pub(crate) fn written(batch: &Batch, request: &EventsRequest) -> Result<Option<Vec<Event>>, StorageError> {
+    // As before any compaction: what was replaced is at hand.
+    let mut collector = Collector::new(request, Revision::default());
+    own_events(batch, &mut collector, |_| true)?;
+    let events = collector.finish(batch.progress.revision);
+    Ok(events.is_complete().then_some(events.events))
 }
 
 /// Collects from the batch that commands write to, up to the revision `end` at least. The lock is held.

@@ -37,7 +37,8 @@
 //! ```
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `prefetch`, `batch`, `mvcc`, `lease`,
-//! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads` and `events`; `tree` with its record
+//! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads`, `events` and
+//! `observers`; `tree` with its record
 //! format and its pages; `room` and `reserve` (a full disk); `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
 mod alarm;
@@ -53,6 +54,7 @@ mod lease;
 mod memory;
 mod mvcc;
 mod new_tree;
+mod observers;
 mod prefetch;
 mod reads;
 mod rebuild;
@@ -71,9 +73,9 @@ mod views;
 
 pub use check::{CheckReport, TreeStats, check, stats};
 pub use dump::{DumpOptions, TreeTable, dump};
-pub use events::{Events, EventsRequest, HistoryPosition};
 pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
+pub use harmony_types::history::{Events, EventsRequest, HistoryPosition};
 pub use mvcc::hash::HashKv;
 pub use reads::{AppliedHash, RangeResult};
 pub use rebuild::{Rebuild, RebuildStep, Rebuilt};

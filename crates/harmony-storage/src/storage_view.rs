@@ -1,10 +1,11 @@
 //! [`StorageView`]: the whole state at one revision, held for as long as somebody reads.
 
+use harmony_types::history::{Events, EventsRequest};
 use harmony_types::txn::Range;
 use harmony_types::{Applied, KeyValue, Revision, StorageError};
 
 use crate::checked::Checked;
-use crate::events::{self, Events, EventsRequest};
+use crate::events;
 use crate::mvcc::chunks::Cursor;
 use crate::mvcc::{At, history, range};
 use crate::reads::{RangeResult, refused};

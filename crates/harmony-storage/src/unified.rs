@@ -20,6 +20,7 @@ use crate::batch::Base;
 use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
 use crate::new_tree::NewTree;
+use crate::observers::Observers;
 use crate::prefetch::Prefetched;
 use crate::rebuild::Rebuilds;
 use crate::recovery;
@@ -55,6 +56,7 @@ pub struct UnifiedStorage {
     views: Arc<Views>,
     room: Room,
     pub(crate) rebuilds: Rebuilds,
+    pub(crate) observers: Observers,
     applying: Mutex<()>,
     /// Held during I/O on purpose: the tree has a single writer.
     writer: Mutex<()>,
@@ -130,6 +132,7 @@ impl UnifiedStorage {
             config,
             tree: ArcSwap::from_pointee(tree),
             rebuilds: Rebuilds::default(),
+            observers: Observers::default(),
             applying: Mutex::new(()),
             writer: Mutex::new(()),
             verifier: Verifier::default(),
@@ -292,7 +295,7 @@ impl UnifiedStorage {
     }
 
     /// Waits while another thread applies.
-    fn applying(&self) -> MutexGuard<'_, ()> {
+    pub(crate) fn applying(&self) -> MutexGuard<'_, ()> {
         self.applying.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -402,15 +405,19 @@ impl UnifiedStorage {
         entries: &[Decoded<'_>],
         prefetched: Prefetched,
     ) -> Result<Vec<Outcome>, StorageError> {
-        self.memory.change(|batch| {
+        let (outcomes, told) = self.memory.change(|batch| {
             batch.take_prefetched(prefetched);
+            let before = batch.progress.revision;
             // Collecting results would not know how many there will be.
             let mut outcomes = Vec::with_capacity(entries.len());
             for entry in entries {
                 outcomes.push(apply::entry(batch, entry)?);
             }
-            Ok(outcomes)
-        })
+            let told = self.observers.collect(batch, before, entries, &outcomes)?;
+            Ok((outcomes, told))
+        })?;
+        self.observers.tell(told);
+        Ok(outcomes)
     }
 
     fn record_boundary(&self, applied: Applied) -> Result<(), StorageError> {
@@ -513,6 +520,7 @@ impl Storage for UnifiedStorage {
         self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
         // Not before: until the log begins behind the snapshot, it cannot be released up to there.
         self.durable_applied.store(snapshot.meta.index.0, Ordering::Release);
+        self.observers.replaced(self.progress().revision);
         Ok(())
     }
 

@@ -1,7 +1,10 @@
 //! Leases as replicated state: what grants, revokes and checkpoints them. Time stays outside: whoever leads counts it, and
 //! proposes what follows from it.
 
+use std::sync::Arc;
+
 use crate::command::Refusal;
+use crate::error::StorageError;
 use crate::id::LeaseId;
 use crate::limits::LEASE_TTL_S_MAX;
 
@@ -92,6 +95,55 @@ pub struct LeaseCheckpointOutcome {
     /// How many of the leases exist; the others were revoked meanwhile.
     #[prost(int64, tag = "1")]
     pub known: i64,
+}
+
+/// A state machine that holds leases.
+pub trait Leases: Send + Sync + 'static {
+    /// All leases.
+    ///
+    /// # Errors
+    /// [`StorageError::CrcMismatch`] and the like: nothing damaged is handed out.
+    fn leases(&self) -> Result<Vec<Lease>, StorageError>;
+
+    /// Tells `observer` of every change of leases from now on, in place of whoever was told before. The first call of
+    /// [`LeaseObserver::replaced`] comes before this returns.
+    fn observe_leases(&self, observer: Arc<dyn LeaseObserver>);
+}
+
+/// What an applied command did to a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseChange {
+    /// It was granted.
+    Granted {
+        /// Its identity.
+        id: LeaseId,
+        /// Its TTL, seconds.
+        ttl_s: i64,
+    },
+    /// It is gone.
+    Revoked {
+        /// Its identity.
+        id: LeaseId,
+    },
+    /// What is left of it was made known. It may be gone already.
+    Remaining {
+        /// Its identity.
+        id: LeaseId,
+        /// As [`Lease::remaining_ttl_s`].
+        remaining_ttl_s: i64,
+    },
+}
+
+/// Hears of changes of leases as they are applied.
+///
+/// Called by whoever applies, in order, after readers can see the change and before anybody is answered: it must not
+/// block.
+pub trait LeaseObserver: Send + Sync {
+    /// These changes were applied, in this order.
+    fn changed(&self, changes: Vec<LeaseChange>);
+
+    /// A snapshot took the place of the state: [`Leases::leases`] says which leases there are.
+    fn replaced(&self);
 }
 
 #[cfg(test)]

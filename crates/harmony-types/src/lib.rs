@@ -9,8 +9,8 @@
 //! 1. [`id`], [`log`], [`membership`]: who takes part, and what is replicated.
 //! 2. [`wal`], [`storage`], [`application`]: what a log, a storage and a state machine promise.
 //! 3. [`raft`], [`transport`]: the node between them.
-//! 4. [`revision`], [`kv`], [`txn`], [`lease`], [`alarm`], [`quota`], [`command`]: the data model and the commands that
-//!    change it.
+//! 4. [`revision`], [`kv`], [`history`], [`txn`], [`lease`], [`alarm`], [`quota`], [`command`]: the data model and the
+//!    commands that change it.
 //! 5. [`auth`]: users and roles, and who may run which command.
 //! 6. [`fs`], [`clock`]: how files and time enter, so that a test can replace both.
 //! 7. [`config`], [`limits`], [`error`]: bounds and refusals.
@@ -26,6 +26,7 @@ pub mod error;
 #[cfg(feature = "fake")]
 pub mod fake;
 pub mod fs;
+pub mod history;
 pub mod id;
 pub mod kv;
 pub mod lease;
@@ -48,9 +49,10 @@ pub use clock::{Clock, Rng};
 pub use command::{Command, CommandKind, Outcome, OutcomeKind, Refusal};
 pub use error::{MembershipError, NodeError, RequestError, StorageError, WalError};
 pub use fs::{File, FileSystem, OpenMode};
+pub use history::{History, HistoryObserver};
 pub use id::{ClusterId, LeaseId, NodeId, WatchId};
 pub use kv::{Event, EventType, KeyRange, KeyValue};
-pub use lease::Lease;
+pub use lease::{Lease, LeaseChange, LeaseObserver, Leases};
 pub use log::{Entry, EntryType, HardState, LogIndex, Snapshot, SnapshotData, SnapshotMeta, Term};
 pub use membership::{Member, Membership, Role};
 pub use raft::{ConfChange, ConfChangeType, Message, MessageType, RaftNode, Ready, Status};

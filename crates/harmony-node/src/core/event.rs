@@ -2,7 +2,8 @@
 
 use bytes::Bytes;
 use harmony_types::{
-    ConfChange, Entry, LogIndex, Membership, MembershipError, Message, NodeId, PeerMessage, Snapshot, limits,
+    ConfChange, Entry, LogIndex, Membership, MembershipError, Message, NodeId, PeerMessage, Snapshot, Term,
+    limits,
 };
 
 use crate::bounds;
@@ -17,6 +18,15 @@ use crate::waiter::{ReplyBatch, Waiter};
 pub enum Event<T> {
     /// A client of this node proposes a command.
     Propose {
+        /// The encoded command.
+        data: Bytes,
+        /// Hears its outcome.
+        waiter: Waiter<T>,
+    },
+    /// This node itself proposes a command that counts only while it leads in this term.
+    ProposeInTerm {
+        /// The term.
+        term: Term,
         /// The encoded command.
         data: Bytes,
         /// Hears its outcome.
@@ -110,6 +120,7 @@ pub struct Inbox<T> {
     pub(super) proposals_bytes: usize,
     pub(super) changes: Vec<(Vec<ConfChange>, Waiter<Membership>)>,
     pub(super) leaving: Vec<Waiter<()>>,
+    pub(super) in_term: Vec<(Term, Bytes, Waiter<T>)>,
     pub(super) transfer: Option<NodeId>,
     pub(super) campaign: bool,
     pub(super) tick: bool,
@@ -127,6 +138,7 @@ impl<T> Default for Inbox<T> {
             reads: Vec::new(),
             proposals: Vec::new(),
             proposals_bytes: 0,
+            in_term: Vec::new(),
             changes: Vec::new(),
             leaving: Vec::new(),
             transfer: None,
@@ -161,6 +173,7 @@ impl<T> Inbox<T> {
                 self.proposals_bytes += data.len();
                 self.proposals.push((data, waiter));
             }
+            Event::ProposeInTerm { term, data, waiter } => self.in_term.push((term, data, waiter)),
             Event::Read { waiter } => self.reads.push(waiter),
             Event::ConfChange { changes, waiter } => self.changes.push((changes, waiter)),
             Event::Leave { waiter } => self.leaving.push(waiter),
@@ -214,6 +227,7 @@ impl<T> Inbox<T> {
         self.reads.extend(later.reads);
         self.proposals.extend(later.proposals);
         self.proposals_bytes += later.proposals_bytes;
+        self.in_term.extend(later.in_term);
         self.changes.extend(later.changes);
         self.leaving.extend(later.leaving);
         self.transfer = later.transfer.or(self.transfer);

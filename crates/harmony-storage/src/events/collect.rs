@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use bytes::{Bytes, BytesMut};
+use harmony_types::history::{Events, EventsRequest, HistoryPosition};
 use harmony_types::{Event, EventType, KeyValue, Revision, StorageError};
 
-use super::{Events, EventsRequest, HistoryPosition};
 use crate::batch::OwnEvent;
 use crate::mvcc::history;
 use crate::tree::record::{EventRef, Replaced, Version, VersionBuf, VersionRef, WrittenAt, corrupt};

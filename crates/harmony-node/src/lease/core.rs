@@ -1,0 +1,603 @@
+//! The keeper as a plain structure: time, leadership and what came in go in; proposals, questions and answers come out.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use harmony_types::lease::{LeaseCheckpoint, LeaseRemaining, LeaseRevoke};
+use harmony_types::{Author, Command, CommandKind, Lease, LeaseChange, LeaseId, NodeError, Term};
+
+use super::deadlines::Deadlines;
+use super::host::Leadership;
+use super::keeper::{Inbox, LeaseMetrics, LeaseOptions, ProposalEnd, TimeToLive};
+use crate::waiter::{ReplyBatch, Waiter};
+
+/// Leases in one command about what is left of them.
+const CHECKPOINT_LEASES_MAX: usize = 1_000;
+
+/// Renewals that wait for the end of one lease.
+const WAITING_FOR_END_MAX: usize = 16;
+
+/// What a turn wants done.
+pub(super) struct Actions {
+    /// Confirm leadership; report under this number.
+    pub(super) confirm: Option<u64>,
+    pub(super) proposals: Vec<Proposal>,
+    pub(super) renewals: ReplyBatch<i64>,
+    pub(super) questions: ReplyBatch<Option<TimeToLive>>,
+    /// When the next turn is due.
+    pub(super) next: Duration,
+}
+
+/// A command that counts in one term only.
+pub(super) struct Proposal {
+    pub(super) token: u64,
+    pub(super) term: Term,
+    pub(super) command: Command,
+}
+
+/// See the module.
+///
+/// Invariant: `leases` are those of the state machine, as far as its changes came in; their times count only in a reign
+/// that has begun.
+pub(super) struct Core {
+    options: LeaseOptions,
+    metrics: Arc<LeaseMetrics>,
+    leases: BTreeMap<LeaseId, Tracked>,
+    reign: Option<Reign>,
+    /// Of leases, rounds and proposals: never used twice.
+    number: u64,
+}
+
+struct Tracked {
+    serial: u64,
+    ttl_s: i64,
+    /// As the log says; 0: all of it.
+    remaining_ttl_s: i64,
+    /// When its time is over.
+    over_at: Duration,
+    /// How much longer it is left alone.
+    grace: Duration,
+    phase: Phase,
+    /// Somebody renewed it in this reign, or got it.
+    is_renewed: bool,
+    /// The last proposal by which the log says, or will say, that less than all of it is left.
+    less_told: Option<u64>,
+    /// Renewals that came too late.
+    waiting: Vec<Waiter<i64>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Counting,
+    /// To be revoked.
+    Over,
+    /// Its revocation is in the log of this term, or on its way there.
+    Revoking,
+}
+
+impl Tracked {
+    fn end(&self) -> Duration {
+        self.over_at + self.grace
+    }
+
+    fn ttl(&self) -> Duration {
+        seconds(self.ttl_s)
+    }
+
+    /// What the log says is left, seconds.
+    fn known_s(&self) -> i64 {
+        if self.remaining_ttl_s == 0 { self.ttl_s } else { self.remaining_ttl_s }
+    }
+}
+
+/// The time in which this node leads, in one term.
+struct Reign {
+    term: Term,
+    /// Leases are counted: what came before this reign is applied.
+    has_begun: bool,
+    deadlines: Deadlines,
+    /// To be revoked, in the order in which they were over.
+    over: VecDeque<LeaseId>,
+    revoking: usize,
+    next_revoke_at: Duration,
+    round: Option<Round>,
+    /// No round before: the last one failed.
+    next_round_at: Duration,
+    renewals: Vec<Call<i64>>,
+    questions: Vec<Call<Option<TimeToLive>>>,
+    proposed: BTreeMap<u64, Proposed>,
+    checkpoint_at: Duration,
+    checkpoint_interval: Duration,
+    to_checkpoint: VecDeque<LeaseId>,
+    is_checkpointing: bool,
+}
+
+/// A call that waits for a round.
+struct Call<T> {
+    asked: Duration,
+    id: LeaseId,
+    waiter: Waiter<T>,
+}
+
+/// Leadership is being confirmed for those who asked before.
+struct Round {
+    number: u64,
+    opened: Duration,
+    renewals: Vec<Call<i64>>,
+    questions: Vec<Call<Option<TimeToLive>>>,
+    over: VecDeque<LeaseId>,
+}
+
+enum Proposed {
+    Revoke(LeaseId, u64),
+    Checkpoint,
+    /// The log says again that all of these is left; they were renewed.
+    Clear(Vec<(LeaseId, Waiter<i64>)>),
+}
+
+impl Core {
+    pub(super) fn new(options: LeaseOptions, metrics: Arc<LeaseMetrics>) -> Self {
+        Self { options, metrics, leases: BTreeMap::new(), reign: None, number: 0 }
+    }
+
+    /// One turn. `all`: the leases as they are, when they were replaced as a whole; `leadership` was looked at after what is
+    /// in `inbox` came in.
+    pub(super) fn turn(
+        &mut self,
+        now: Duration,
+        leadership: Leadership,
+        all: Option<Vec<Lease>>,
+        inbox: Inbox,
+    ) -> Actions {
+        let mut actions = Actions {
+            confirm: None,
+            proposals: Vec::new(),
+            renewals: ReplyBatch::default(),
+            questions: ReplyBatch::default(),
+            next: now + self.options.beat,
+        };
+        self.follow(leadership, now, &mut actions);
+        if let Some(all) = all {
+            self.replace(all, now, &mut actions);
+        }
+        for change in inbox.changes {
+            self.change(change, now, &mut actions);
+        }
+        for (token, end) in inbox.proposed {
+            self.proposal_ended(token, end, &mut actions);
+        }
+        if let Some(reign) = &mut self.reign {
+            let call = |(id, waiter)| Call { asked: now, id, waiter };
+            reign.renewals.extend(inbox.renewals.into_iter().map(call));
+            let call = |(id, waiter)| Call { asked: now, id, waiter };
+            reign.questions.extend(inbox.questions.into_iter().map(call));
+        } else {
+            let leader = leadership.leader;
+            for (_, waiter) in inbox.renewals {
+                actions.renewals.push(waiter, Err(NodeError::NotLeader { leader }));
+            }
+            for (_, waiter) in inbox.questions {
+                actions.questions.push(waiter, Err(NodeError::NotLeader { leader }));
+            }
+        }
+        for (number, confirmed) in inbox.confirmed {
+            self.round_ended(number, confirmed, now, &mut actions);
+        }
+        self.look_at_time(now, &mut actions);
+        self.open_round(now, &mut actions);
+        self.metrics.leases.set(self.leases.len() as u64);
+        actions
+    }
+
+    /// Ends all calls.
+    pub(super) fn stop(&mut self) {
+        self.reign = None;
+        self.leases.clear();
+    }
+
+    /// Notices that this node began to lead, or ceased to.
+    fn follow(&mut self, leadership: Leadership, now: Duration, actions: &mut Actions) {
+        if self.reign.as_ref().map(|reign| reign.term) == leadership.own_term {
+            return;
+        }
+        if let Some(reign) = self.reign.take() {
+            tracing::info!(term = %reign.term, "leases are counted elsewhere");
+            reign.give_up(actions);
+            for lease in self.leases.values_mut() {
+                refuse(std::mem::take(&mut lease.waiting), &mut actions.renewals);
+            }
+            self.metrics.expired_waiting.set(0);
+        }
+        self.reign = leadership.own_term.map(|term| Reign::new(term, now));
+    }
+
+    fn replace(&mut self, all: Vec<Lease>, now: Duration, actions: &mut Actions) {
+        let mut old = std::mem::take(&mut self.leases);
+        for lease in all {
+            match old.remove(&lease.id) {
+                Some(mut known) if known.ttl_s == lease.ttl_s => {
+                    known.remaining_ttl_s = lease.remaining_ttl_s;
+                    self.leases.insert(lease.id, known);
+                }
+                _ => self.add(lease, now, false),
+            }
+        }
+        for gone in old.into_values() {
+            answer(gone.waiting, 0, &mut actions.renewals);
+        }
+    }
+
+    /// Takes in a lease, of which all that the log knows of is left now.
+    fn add(&mut self, lease: Lease, now: Duration, is_granted: bool) {
+        let Lease { id, ttl_s, remaining_ttl_s } = lease;
+        self.number += 1;
+        let mut tracked = Tracked {
+            serial: self.number,
+            ttl_s,
+            remaining_ttl_s,
+            over_at: now,
+            grace: Duration::ZERO,
+            phase: Phase::Counting,
+            is_renewed: is_granted,
+            less_told: None,
+            waiting: Vec::new(),
+        };
+        if let Some(reign) = self.reign.as_mut().filter(|reign| reign.has_begun) {
+            let grace = if is_granted { Duration::ZERO } else { self.options.election_timeout };
+            reign.count(id, &mut tracked, now, grace);
+        }
+        self.leases.insert(id, tracked);
+    }
+
+    fn change(&mut self, change: LeaseChange, now: Duration, actions: &mut Actions) {
+        match change {
+            LeaseChange::Granted { id, ttl_s } => {
+                self.remove(id, actions);
+                self.add(Lease { id, ttl_s, remaining_ttl_s: 0 }, now, true);
+            }
+            LeaseChange::Revoked { id } => self.remove(id, actions),
+            LeaseChange::Remaining { id, remaining_ttl_s } => {
+                if let Some(lease) = self.leases.get_mut(&id) {
+                    lease.remaining_ttl_s = remaining_ttl_s.min(lease.ttl_s);
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, id: LeaseId, actions: &mut Actions) {
+        if let Some(lease) = self.leases.remove(&id) {
+            answer(lease.waiting, 0, &mut actions.renewals);
+        }
+    }
+
+    fn proposal_ended(&mut self, token: u64, end: ProposalEnd, actions: &mut Actions) {
+        // Of an earlier reign: what it did came in as a change.
+        let Some(reign) = &mut self.reign else { return };
+        match reign.proposed.remove(&token) {
+            None => {}
+            Some(Proposed::Checkpoint) => reign.is_checkpointing = false,
+            Some(Proposed::Revoke(id, serial)) => {
+                reign.revoking -= 1;
+                let lease = self.leases.get_mut(&id).filter(|lease| lease.serial == serial);
+                match (end, lease) {
+                    (ProposalEnd::NotProposed, Some(lease)) => {
+                        lease.phase = Phase::Over;
+                        reign.over.push_back(id);
+                    }
+                    (ProposalEnd::Refused, Some(_)) => self.remove(id, actions),
+                    // Applied: the change says so. Unknown: it stays with the log of this term.
+                    _ => {}
+                }
+            }
+            Some(Proposed::Clear(calls)) => self.cleared(token, end, calls, actions),
+        }
+    }
+
+    fn cleared(
+        &mut self,
+        token: u64,
+        end: ProposalEnd,
+        calls: Vec<(LeaseId, Waiter<i64>)>,
+        actions: &mut Actions,
+    ) {
+        for (id, waiter) in calls {
+            match end {
+                ProposalEnd::NotProposed => actions.renewals.push(waiter, Err(NodeError::Busy)),
+                ProposalEnd::Unknown => actions.renewals.push(waiter, Err(NodeError::LeaderChanged)),
+                ProposalEnd::Applied | ProposalEnd::Refused => {
+                    let Some(lease) = self.leases.get_mut(&id) else {
+                        actions.renewals.push(waiter, Ok(0));
+                        continue;
+                    };
+                    lease.less_told = lease.less_told.filter(|told| token < *told);
+                    if lease.phase == Phase::Counting {
+                        self.metrics.renewed.add(1);
+                        actions.renewals.push(waiter, Ok(lease.ttl_s));
+                    } else {
+                        lease.wait_for_end(waiter, actions);
+                    }
+                }
+            }
+        }
+    }
+
+    fn round_ended(&mut self, number: u64, confirmed: bool, now: Duration, actions: &mut Actions) {
+        let Some(reign) = &mut self.reign else { return };
+        let Some(round) = reign.round.take_if(|round| round.number == number) else { return };
+        if !confirmed || self.options.election_timeout < now.saturating_sub(round.opened) {
+            reign.next_round_at = now + self.options.beat;
+            reign.renewals.splice(..0, round.renewals);
+            reign.questions.splice(..0, round.questions);
+            round.over.into_iter().rev().for_each(|id| reign.over.push_front(id));
+            return;
+        }
+        if !reign.has_begun {
+            self.begin(now);
+        }
+        self.revoke(round.over, now, actions);
+        self.renew(round.renewals, now, actions);
+        for Call { id, waiter, .. } in round.questions {
+            let left = self.leases.get(&id).map(|lease| TimeToLive {
+                granted_s: lease.ttl_s,
+                remaining_s: i64::try_from(lease.over_at.saturating_sub(now).as_secs()).unwrap_or(i64::MAX),
+            });
+            actions.questions.push(waiter, Ok(left));
+        }
+    }
+
+    /// Begins to count: of each lease all that the log knows of is left.
+    fn begin(&mut self, now: Duration) {
+        let Some(reign) = &mut self.reign else { return };
+        tracing::info!(term = %reign.term, leases = self.leases.len(), "counting leases");
+        reign.has_begun = true;
+        reign.checkpoint_interval = self.options.election_timeout;
+        reign.checkpoint_at = now + reign.checkpoint_interval;
+        for (id, lease) in &mut self.leases {
+            lease.is_renewed = false;
+            reign.count(*id, lease, now, self.options.election_timeout);
+        }
+    }
+
+    /// Proposes the revocation of leases that are over, as many as may be; the others wait for the next round.
+    fn revoke(&mut self, over: VecDeque<LeaseId>, now: Duration, actions: &mut Actions) {
+        let Some(reign) = &mut self.reign else { return };
+        let pause = Duration::from_secs(1) / self.options.revokes_per_second.max(1);
+        let burst = pause * u32::try_from(self.options.revokes_at_once).unwrap_or(u32::MAX);
+        reign.next_revoke_at = reign.next_revoke_at.max(now.saturating_sub(burst));
+        let mut left = VecDeque::new();
+        for id in over {
+            let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.phase == Phase::Over) else {
+                continue;
+            };
+            if self.options.revokes_at_once <= reign.revoking || now < reign.next_revoke_at {
+                left.push_back(id);
+                continue;
+            }
+            reign.next_revoke_at += pause;
+            reign.revoking += 1;
+            lease.phase = Phase::Revoking;
+            self.number += 1;
+            reign.proposed.insert(self.number, Proposed::Revoke(id, lease.serial));
+            let kind = CommandKind::LeaseRevoke(LeaseRevoke { id: id.0 });
+            actions.proposals.push(reign.proposal(self.number, kind));
+        }
+        left.append(&mut reign.over);
+        reign.over = left;
+    }
+
+    fn renew(&mut self, calls: Vec<Call<i64>>, now: Duration, actions: &mut Actions) {
+        let Some(reign) = &mut self.reign else { return };
+        let mut to_clear = Vec::new();
+        for Call { id, waiter, .. } in calls {
+            let Some(lease) = self.leases.get_mut(&id) else {
+                actions.renewals.push(waiter, Ok(0));
+                continue;
+            };
+            if lease.phase == Phase::Counting && lease.end() <= now {
+                lease.phase = Phase::Over;
+                reign.over.push_back(id);
+                self.metrics.expired.add(1);
+            }
+            if lease.phase != Phase::Counting {
+                lease.wait_for_end(waiter, actions);
+                continue;
+            }
+            // An end is never moved to an earlier time.
+            let end = lease.end().max(now + lease.ttl());
+            lease.over_at = now + lease.ttl();
+            lease.grace = end - lease.over_at;
+            lease.is_renewed = true;
+            if lease.less_told.is_some() {
+                to_clear.push((id, waiter));
+            } else {
+                self.metrics.renewed.add(1);
+                actions.renewals.push(waiter, Ok(lease.ttl_s));
+            }
+        }
+        let mut to_clear = to_clear.into_iter().peekable();
+        while to_clear.peek().is_some() {
+            let calls: Vec<_> = to_clear.by_ref().take(CHECKPOINT_LEASES_MAX).collect();
+            let all = |(id, _): &(LeaseId, _)| LeaseRemaining { id: id.0, remaining_ttl: 0 };
+            let leases = calls.iter().map(all).collect();
+            self.number += 1;
+            reign.proposed.insert(self.number, Proposed::Clear(calls));
+            let kind = CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases });
+            actions.proposals.push(reign.proposal(self.number, kind));
+        }
+    }
+
+    /// Finds the leases whose time is over, calls that waited too long, and what the log is to be told.
+    fn look_at_time(&mut self, now: Duration, actions: &mut Actions) {
+        let Some(reign) = &mut self.reign else { return };
+        let timeout = self.options.call_timeout;
+        for call in reign.renewals.extract_if(.., |call| call.asked + timeout <= now) {
+            actions.renewals.push(call.waiter, Err(NodeError::Timeout));
+        }
+        for call in reign.questions.extract_if(.., |call| call.asked + timeout <= now) {
+            actions.questions.push(call.waiter, Err(NodeError::Timeout));
+        }
+        if !reign.has_begun {
+            return;
+        }
+        while let Some((id, serial)) = reign.deadlines.pop(now) {
+            let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.serial == serial) else {
+                continue;
+            };
+            if lease.phase != Phase::Counting {
+                continue;
+            }
+            if now < lease.end() {
+                reign.deadlines.add(lease.end(), id, serial);
+                continue;
+            }
+            lease.phase = Phase::Over;
+            reign.over.push_back(id);
+            self.metrics.expired.add(1);
+        }
+        if reign.checkpoint_at <= now && reign.to_checkpoint.is_empty() {
+            let longest = self.options.checkpoint_interval;
+            let wanted = self.leases.iter().filter(|(_, lease)| !lease.is_renewed || longest < lease.ttl());
+            reign.to_checkpoint.extend(wanted.map(|(id, _)| *id));
+            reign.checkpoint_at = now + reign.checkpoint_interval;
+            reign.checkpoint_interval = (2 * reign.checkpoint_interval).min(longest);
+        }
+        self.checkpoint(now, actions);
+    }
+
+    /// Proposes what is left of the next leases in line; one command at a time.
+    fn checkpoint(&mut self, now: Duration, actions: &mut Actions) {
+        let Some(reign) = self.reign.as_mut().filter(|reign| !reign.is_checkpointing) else { return };
+        let (token, mut leases) = (self.number + 1, Vec::new());
+        while leases.len() < CHECKPOINT_LEASES_MAX
+            && let Some(id) = reign.to_checkpoint.pop_front()
+        {
+            let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.phase == Phase::Counting) else {
+                continue;
+            };
+            // Rounded up, without the grace: the next leader gives one of its own.
+            let left = lease.over_at.saturating_sub(now).as_nanos().div_ceil(1_000_000_000);
+            let left_s = i64::try_from(left).unwrap_or(i64::MAX).max(1);
+            if left_s < lease.known_s() {
+                lease.less_told = Some(token);
+                leases.push(LeaseRemaining { id: id.0, remaining_ttl: left_s });
+            }
+        }
+        if leases.is_empty() {
+            return;
+        }
+        self.number = token;
+        self.metrics.checkpointed.add(leases.len() as u64);
+        reign.is_checkpointing = true;
+        reign.proposed.insert(token, Proposed::Checkpoint);
+        let kind = CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases });
+        actions.proposals.push(reign.proposal(token, kind));
+    }
+
+    /// Has leadership confirmed when somebody waits for that, and says when the next turn is due.
+    fn open_round(&mut self, now: Duration, actions: &mut Actions) {
+        let Some(reign) = &mut self.reign else { return };
+        let waiting = (reign.over.len() + reign.round.as_ref().map_or(0, |round| round.over.len())) as u64;
+        self.metrics.expired_waiting.set(waiting + reign.revoking as u64);
+        let may_revoke = reign.revoking < self.options.revokes_at_once && reign.next_revoke_at <= now;
+        let asks = !reign.renewals.is_empty() || !reign.questions.is_empty() || !reign.has_begun;
+        if reign.round.is_none()
+            && reign.next_round_at <= now
+            && (asks || (may_revoke && !reign.over.is_empty()))
+        {
+            self.number += 1;
+            reign.round = Some(Round {
+                number: self.number,
+                opened: now,
+                renewals: std::mem::take(&mut reign.renewals),
+                questions: std::mem::take(&mut reign.questions),
+                over: std::mem::take(&mut reign.over),
+            });
+            actions.confirm = Some(self.number);
+        }
+        let mut due = vec![reign.deadlines.next()];
+        due.push(reign.has_begun.then_some(reign.checkpoint_at));
+        due.push((!reign.over.is_empty() && reign.round.is_none()).then_some(reign.next_revoke_at));
+        for due in due.into_iter().flatten().filter(|due| now < *due) {
+            actions.next = actions.next.min(due);
+        }
+    }
+}
+
+impl Tracked {
+    fn wait_for_end(&mut self, waiter: Waiter<i64>, actions: &mut Actions) {
+        if WAITING_FOR_END_MAX <= self.waiting.len() {
+            actions.renewals.push(waiter, Err(NodeError::Busy));
+        } else {
+            self.waiting.push(waiter);
+        }
+    }
+}
+
+impl Reign {
+    fn new(term: Term, now: Duration) -> Self {
+        Self {
+            term,
+            has_begun: false,
+            deadlines: Deadlines::default(),
+            over: VecDeque::new(),
+            revoking: 0,
+            next_revoke_at: Duration::ZERO,
+            round: None,
+            next_round_at: now,
+            renewals: Vec::new(),
+            questions: Vec::new(),
+            proposed: BTreeMap::new(),
+            checkpoint_at: now,
+            checkpoint_interval: Duration::ZERO,
+            to_checkpoint: VecDeque::new(),
+            is_checkpointing: false,
+        }
+    }
+
+    /// Begins to count a lease.
+    fn count(&mut self, id: LeaseId, lease: &mut Tracked, now: Duration, grace: Duration) {
+        lease.over_at = now + seconds(lease.known_s());
+        // What the log says is left of a lease, it says of one that was not renewed since: no answer is under way.
+        lease.grace = if lease.remaining_ttl_s == 0 { grace } else { Duration::ZERO };
+        lease.phase = Phase::Counting;
+        lease.less_told = (lease.remaining_ttl_s != 0).then_some(0);
+        self.deadlines.add(lease.end(), id, lease.serial);
+    }
+
+    fn proposal(&self, token: u64, kind: CommandKind) -> Proposal {
+        let author = Author { by_member: true, ..Author::default() };
+        Proposal { token, term: self.term, command: Command::by(author, kind) }
+    }
+
+    /// Ends all calls: another leader answers them.
+    fn give_up(self, actions: &mut Actions) {
+        let (round_renewals, round_questions) =
+            self.round.map_or_else(Default::default, |round| (round.renewals, round.questions));
+        let renewals = self.renewals.into_iter().chain(round_renewals);
+        refuse(renewals.map(|call| call.waiter), &mut actions.renewals);
+        let questions = self.questions.into_iter().chain(round_questions);
+        refuse(questions.map(|call| call.waiter), &mut actions.questions);
+        for proposed in self.proposed.into_values() {
+            if let Proposed::Clear(calls) = proposed {
+                refuse(calls.into_iter().map(|(_, waiter)| waiter), &mut actions.renewals);
+            }
+        }
+    }
+}
+
+fn answer(waiters: Vec<Waiter<i64>>, ttl_s: i64, replies: &mut ReplyBatch<i64>) {
+    for waiter in waiters {
+        replies.push(waiter, Ok(ttl_s));
+    }
+}
+
+fn refuse<T>(waiters: impl IntoIterator<Item = Waiter<T>>, replies: &mut ReplyBatch<T>) {
+    for waiter in waiters {
+        replies.push(waiter, Err(NodeError::LeaderChanged));
+    }
+}
+
+fn seconds(seconds: i64) -> Duration {
+    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+}
