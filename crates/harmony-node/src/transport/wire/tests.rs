@@ -116,8 +116,8 @@ fn numbers_that_nobody_knows_are_refused() {
     let mut wire = good();
     wire.snapshot.as_mut().unwrap().voters.push(0);
     check(wire, "member 0");
-    let frame = Envelope { content: Some(Content::Reply(WireReply { error: 5, ..WireReply::default() })) };
-    assert!(decode(frame.encode_to_vec().into()).unwrap_err().contains("unknown answer 5"));
+    let frame = Envelope { content: Some(Content::Reply(WireReply { error: 6, ..WireReply::default() })) };
+    assert!(decode(frame.encode_to_vec().into()).unwrap_err().contains("unknown answer 6"));
     assert!(decode(Bytes::new()).unwrap_err().contains("unknown kind"));
     assert!(decode(Bytes::from_static(b"\xff\xff\xff")).is_err());
 }
