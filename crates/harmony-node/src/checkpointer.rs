@@ -10,6 +10,7 @@ use crate::queue::Taken;
 
 /// Checkpoints until the node stops.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    harmony_wal::work_in_background();
     let interval = Duration::from_millis(bounds::CHECKPOINT_INTERVAL_MS);
     loop {
         match shared.checkpoint.take(Some(interval)) {

@@ -15,7 +15,7 @@ use harmony_types::{
 };
 use harmony_wal::FileWal;
 
-use crate::apply::{self, Decoded};
+use crate::apply::{self, Asked, Decoded};
 use crate::batch::Base;
 use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
@@ -388,8 +388,16 @@ impl UnifiedStorage {
     /// As [`Storage::apply`], while nobody else has the storage yet: all of it, whatever memory it takes, so that a full disk
     /// does not keep a member from starting. A first memory that is full is left for the next checkpoint, as it was when the
     /// process ended.
-    pub(crate) fn replay(&self, entries: &[Entry], prefetched: Prefetched) -> Result<(), StorageError> {
-        let decoded = decode(entries)?;
+    ///
+    /// `commands` are those of the entries, decoded.
+    pub(crate) fn replay(
+        &self,
+        entries: &[Entry],
+        commands: Vec<Option<Asked>>,
+        prefetched: Prefetched,
+    ) -> Result<(), StorageError> {
+        let pairs = entries.iter().zip(commands);
+        let decoded: Vec<_> = pairs.map(|(entry, command)| Decoded { entry, command }).collect();
         let is_full = self.config.checkpoint_bytes <= self.memory.bytes();
         if is_full && !self.memory.freeze() {
             self.bound_memory(entries, || true)?;
@@ -446,7 +454,7 @@ fn decode(entries: &[Entry]) -> Result<Vec<Decoded<'_>>, StorageError> {
     // Collecting results would not know how many there will be.
     let mut decoded = Vec::with_capacity(entries.len());
     for entry in entries {
-        decoded.push(Decoded::new(entry)?);
+        decoded.push(Decoded { entry, command: apply::decode(entry)? });
     }
     Ok(decoded)
 }

@@ -217,6 +217,8 @@ impl Transport for TcpTransport {
         let urls = self.peers().get(&to).map(|peer| peer.urls()).unwrap_or_default();
         let wires = Arc::clone(&self.wires);
         let work = move || {
+            // Reading the state must not hold up those who use it.
+            harmony_wal::work_in_background();
             let result = snapshot::send(wires.own, &urls, announcement, snapshot);
             match &result {
                 Ok(()) => tracing::info!(%to, "snapshot sent"),
