@@ -123,7 +123,9 @@ impl UnifiedStorage {
         check_compacted(request, compact)?;
         let mut collector = Collector::new(request, compact);
         loop {
-            match memory.with_top(|top| step(top, end, &mut collector))? {
+            let step = memory.with_top(|top| step(top, end, &mut collector))?;
+            collector.read_before()?;
+            match step {
                 Step::Done(revision) => return Ok(collector.finish(revision)),
                 Step::Again => {}
                 Step::Below(base) => below(&base, &mut collector)?,
@@ -179,7 +181,7 @@ fn step(top: &Batch, end: Revision, collector: &mut Collector<'_>) -> Result<Ste
 fn below(base: &Base, collector: &mut Collector<'_>) -> Result<(), StorageError> {
     match base {
         Base::Tree(view) => {
-            collector.scan(&**view)?;
+            collector.scan(view)?;
             collector.reached(view.progress.revision);
             Ok(())
         }
@@ -187,7 +189,8 @@ fn below(base: &Base, collector: &mut Collector<'_>) -> Result<(), StorageError>
             if collector.next().revision <= batch.base().progress().revision {
                 below(batch.base(), collector)?;
             }
-            own_events(batch, collector, |_| true)
+            own_events(batch, collector, |_| true)?;
+            collector.read_before()
         }
     }
 }
@@ -202,7 +205,7 @@ fn own_events(
         return Ok(());
     }
     for event in batch.own_events(collector.next().into()) {
-        if collector.share(batch, &event)?.is_break() || !go_on(collector) {
+        if collector.share(batch, event)?.is_break() || !go_on(collector) {
             return Ok(());
         }
     }
