@@ -1,8 +1,9 @@
 //! History: the events from a revision on, in order, with what they replaced, as watches need them.
 //!
 //! No view is held from one answer to the next, and none while memory is read: what the tree holds is scanned there, what
-//! it does not hold yet is taken from memory, some thousand events under the lock at a time. Apply waits for no reader of
-//! the history, and however slow one is, it keeps no page of the tree.
+//! it does not hold yet is taken from memory, some thousand events under the lock at a time, and what those replaced in the
+//! tree is read there behind it. Apply waits for no reader of the history, and however slow one is, it keeps no page of the
+//! tree.
 //!
 //! At the compact revision C: the events at C itself are there, deletes included, and those below are gone. What an event
 //! at C replaced could be read below C only, so it is left out, as etcd does.
