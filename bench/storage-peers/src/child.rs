@@ -16,8 +16,8 @@ use crate::{Plan, Result};
 /// The environment variable that tells a child what to do.
 const TASK: &str = "STORAGE_PEERS_CHILD";
 
-/// Bytes that the storage counts for one put in memory: key, value, value before, and 256 around them.
-const MEMORY_BYTES: u64 = 256 + 32 + 2 * 256;
+/// Bytes that the storage counts for one put in memory: key, value, half of the value before, and about 113 around them.
+const MEMORY_BYTES: u64 = 113 + 32 + 256 + 256 / 2;
 
 /// What a child does.
 pub struct Task {

@@ -332,11 +332,18 @@ impl<'txn> RedbWriter<'txn> {
 }
 
 impl KvWriter for RedbWriter<'_> {
-    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<Option<usize>, StorageError> {
+    fn replace(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+        replaced: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
+    ) -> Result<Option<usize>, StorageError> {
         give_way();
         let file = self.file;
-        let replaced = call("put", file, || self.table(table).insert(key, value))?;
-        Ok(replaced.map(|old| old.value().len()))
+        let Some(old) = call("put", file, || self.table(table).insert(key, value))? else { return Ok(None) };
+        replaced(old.value())?;
+        Ok(Some(old.value().len()))
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<usize>, StorageError> {
