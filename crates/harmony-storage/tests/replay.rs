@@ -108,8 +108,9 @@ fn opening_replays_the_log_to_the_same_bytes() {
 #[test]
 fn a_tail_of_two_memories_needs_no_checkpoint_to_open() {
     const MIB: usize = 1 << 20;
-    // Opening replays up to 4 MiB at once: 3 of these entries, and twice that fills a memory.
-    let mut config = StorageConfig { checkpoint_bytes: 4 * MIB as u64, ..common::config() };
+    // Opening replays up to 4 MiB at once: 3 of these entries. Two such parts fill a memory, one does not, though the versions
+    // that an entry replaces count for half. Of two full memories, opening takes one into the tree.
+    let mut config = StorageConfig { checkpoint_bytes: 5 * MIB as u64, ..common::config() };
     config.wal.segment_bytes = 64 * MIB as u64;
     for (entries, expected) in [(6, 0), (12, 0), (18, 6)] {
         let mut store = Store::with(MemoryFileSystem::new(), config.clone()).unwrap();
