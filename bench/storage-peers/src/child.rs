@@ -16,8 +16,8 @@ use crate::{Plan, Result};
 /// The environment variable that tells a child what to do.
 const TASK: &str = "STORAGE_PEERS_CHILD";
 
-/// Bytes that the storage counts for one put in memory: key, value, value before, and 256 around them.
-const MEMORY_BYTES: u64 = 256 + 32 + 2 * 256;
+/// Bytes that the storage counts for one put in memory: key, value, half of the value before, and about 113 around them.
+const MEMORY_BYTES: u64 = 113 + 32 + 256 + 256 / 2;
 
 /// What a child does.
 pub struct Task {
@@ -27,6 +27,9 @@ pub struct Task {
     pub time: Duration,
     /// Within 512 MiB.
     pub small: bool,
+    /// Limits of memory and of the tree's cache, bytes.
+    pub checkpoint_bytes: u64,
+    pub tree_cache_bytes: usize,
     /// How much it leaves in the log for the next open: memories full of puts.
     pub memories: u64,
 }
@@ -38,15 +41,6 @@ pub struct Told {
     pub longest_apply_ms: f64,
     pub peak_rss: u64,
     pub entries: u64,
-}
-
-/// The settings of a child, and of those who open what it left.
-pub fn config(small: bool) -> StorageConfig {
-    let mut config = StorageConfig::default();
-    if small {
-        config.wal.cache_bytes = 16 << 20;
-    }
-    config
 }
 
 /// This process's task, when it is a child.
@@ -64,6 +58,8 @@ impl Task {
             keys: number("keys")?,
             time: Duration::from_millis(number("ms")?),
             small: number("small")? != 0,
+            checkpoint_bytes: number("checkpoint_bytes")?,
+            tree_cache_bytes: usize::try_from(number("tree_cache_bytes")?)?,
             memories: number("memories")?,
         })
     }
@@ -73,6 +69,7 @@ impl Task {
         let text = json!({
             "dir": self.dir, "keys": self.keys, "ms": self.time.as_millis() as u64,
             "small": u64::from(self.small), "memories": self.memories,
+            "checkpoint_bytes": self.checkpoint_bytes, "tree_cache_bytes": self.tree_cache_bytes,
         });
         let mut child = Command::new(std::env::current_exe()?);
         let mut child = child.env(TASK, text.to_string()).stdout(Stdio::piped()).spawn()?;
@@ -93,9 +90,19 @@ impl Task {
         })
     }
 
+    /// The settings of the child, and of those who open what it left.
+    pub fn config(&self) -> StorageConfig {
+        let Self { checkpoint_bytes, tree_cache_bytes, .. } = *self;
+        let mut config = StorageConfig { checkpoint_bytes, tree_cache_bytes, ..StorageConfig::default() };
+        if self.small {
+            config.wal.cache_bytes = 16 << 20;
+        }
+        config
+    }
+
     /// Does it, and does not return but with an error.
     pub fn run(&self) -> Result<()> {
-        let config = config(self.small);
+        let config = self.config();
         let memory_bytes = config.checkpoint_bytes;
         let mut node = Node::open(&self.dir, config.clone())?;
         node.fill(0..self.keys)?;

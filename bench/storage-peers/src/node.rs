@@ -184,6 +184,7 @@ impl Checkpoints {
         let (ask, asked) = mpsc::sync_channel(1);
         let interval = Duration::from_millis(limits::CHECKPOINT_INTERVAL_MS);
         let thread = thread::spawn(move || {
+            harmony_wal::work_in_background();
             let mut made = 0;
             loop {
                 match asked.recv_timeout(interval) {

@@ -11,6 +11,7 @@ use crate::retention::Pieces;
 
 /// Checkpoints until the node stops.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    harmony_wal::work_in_background();
     let interval = Duration::from_millis(bounds::CHECKPOINT_INTERVAL_MS);
     measure(shared);
     loop {

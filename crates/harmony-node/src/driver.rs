@@ -212,6 +212,7 @@ fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) -> Re
 
 /// The snapshot thread: content for members that lag too far behind.
 fn send_snapshots<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    harmony_wal::work_in_background();
     loop {
         let announcements = match shared.snapshots.take(None) {
             Taken::Content(announcements) => announcements,

@@ -14,37 +14,43 @@ use crate::batch::Batch;
 use crate::lease;
 use crate::mvcc::{OpError, compact, txn, write};
 
-/// An entry with its command; `None` for one of a membership change, and the empty one of a new leader: they change nothing.
-pub(crate) struct Decoded<'a> {
-    entry: &'a Entry,
-    command: Option<(CommandKind, Option<Author>)>,
+/// What an entry asks for, and on whose behalf.
+pub(crate) struct Asked {
+    pub(crate) kind: CommandKind,
+    author: Option<Author>,
 }
 
-impl<'a> Decoded<'a> {
-    /// Reads the command of an entry.
-    ///
-    /// # Errors
-    /// [`StorageError::CorruptRecord`] for one that this release cannot read: skipping it would make this member differ from
-    /// the others.
-    pub(crate) fn new(entry: &'a Entry) -> Result<Self, StorageError> {
-        if entry.entry_type != EntryType::Normal || entry.data.is_empty() {
-            return Ok(Self { entry, command: None });
-        }
-        let unreadable = |reason: String| StorageError::CorruptRecord {
-            place: format!("log entry {}, term {}", entry.index, entry.term),
-            reason,
-        };
-        let Command { kind, author } = Command::decode(entry.data.clone())
-            .map_err(|error| unreadable(format!("the command cannot be decoded: {error}")))?;
-        match kind {
-            Some(kind) => Ok(Self { entry, command: Some((kind, author)) }),
-            None => Err(unreadable("a command of a kind that this release does not know".to_owned())),
-        }
-    }
+/// An entry with its command; `None` for one of a membership change, and the empty one of a new leader: they change nothing.
+pub(crate) struct Decoded<'a> {
+    pub(crate) entry: &'a Entry,
+    pub(crate) command: Option<Asked>,
+}
 
+/// Reads the command of an entry.
+///
+/// # Errors
+/// [`StorageError::CorruptRecord`] for one that this release cannot read: skipping it would make this member differ from
+/// the others.
+pub(crate) fn decode(entry: &Entry) -> Result<Option<Asked>, StorageError> {
+    if entry.entry_type != EntryType::Normal || entry.data.is_empty() {
+        return Ok(None);
+    }
+    let unreadable = |reason: String| StorageError::CorruptRecord {
+        place: format!("log entry {}, term {}", entry.index, entry.term),
+        reason,
+    };
+    let Command { kind, author } = Command::decode(entry.data.clone())
+        .map_err(|error| unreadable(format!("the command cannot be decoded: {error}")))?;
+    match kind {
+        Some(kind) => Ok(Some(Asked { kind, author })),
+        None => Err(unreadable("a command of a kind that this release does not know".to_owned())),
+    }
+}
+
+impl Decoded<'_> {
     /// What it asks for.
     pub(crate) fn kind(&self) -> Option<&CommandKind> {
-        self.command.as_ref().map(|(kind, _)| kind)
+        self.command.as_ref().map(|asked| &asked.kind)
     }
 }
 
@@ -92,7 +98,7 @@ fn follows(batch: &Batch, entry: &Entry) -> Result<(), StorageError> {
 }
 
 fn command(batch: &mut Batch, decoded: &Decoded<'_>) -> Result<Outcome, StorageError> {
-    let Some((kind, author)) = &decoded.command else {
+    let Some(Asked { kind, author }) = &decoded.command else {
         return Ok(Outcome { revision: batch.progress.revision.as_i64(), kind: None });
     };
     let done = run(batch, kind, author.as_ref());

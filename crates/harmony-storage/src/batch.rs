@@ -1,6 +1,10 @@
 //! Writes in memory, on top of what stands in the tree: later commands and readers see them, and one commit takes them
 //! into the tree in key order.
 
+mod base;
+mod event;
+mod fold;
+
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -10,144 +14,78 @@ use harmony_types::{Alarms, Applied, AuthState, Entry, KeyRange, Membership, Rev
 
 use crate::prefetch::Prefetched;
 use crate::settings::Settings;
-use crate::tree::meta::{self, Progress};
-use crate::tree::record::{EventRef, LOG_KEY_BYTES, Replaced, VersionBuf, VersionRef, WrittenAt};
-use crate::tree::{KvWriter, NEXT, STOP, Table, Visit, counted};
-use crate::view::{ReadRow, ReadVersion, Reads, View, VisitEvent, VisitVersion};
+use crate::tree::meta::Progress;
+use crate::tree::record::{EventRef, Replaced, VersionBuf, VersionRef, WrittenAt};
+use crate::tree::{NEXT, STOP, Visit};
+use crate::view::{ReadRow, ReadVersion, Reads, View, VisitVersion, VisitWrite};
 
-/// What an event takes in memory besides its bytes: an estimate, to bound it by.
-const EVENT_OVERHEAD_BYTES: usize = 256;
+pub(crate) use base::Base;
+use event::Key;
+pub(crate) use event::{Event, Stub};
 
-/// The same for a row of `state`.
+/// What the rows of an event take in the tree besides its bytes: an estimate, to bound it by.
+const EVENT_ROWS_OVERHEAD_BYTES: usize = 256;
+
+/// What a row of `state` takes besides its bytes, in memory or in the tree: an estimate as well.
 const ROW_OVERHEAD_BYTES: usize = 96;
 
-/// What a batch lies on: the tree, or a batch that is on its way into the tree. Never changes, so it is a view, too.
+/// An event in its place.
 #[derive(Clone)]
-pub(crate) enum Base {
-    /// The tree.
-    Tree(Arc<View>),
-    /// A batch that takes no more writes.
-    Frozen(Arc<Batch>),
+struct Slot {
+    event: Event,
+    /// The last event of the same key before it in the batch.
+    earlier: Option<u32>,
 }
 
-impl Base {
-    fn reads(&self) -> &dyn Reads {
-        match self {
-            Self::Tree(view) => &**view,
-            Self::Frozen(batch) => &**batch,
-        }
-    }
-
-    fn settings(&self) -> &Settings {
-        match self {
-            Self::Tree(view) => &view.settings,
-            Self::Frozen(batch) => &batch.settings,
-        }
-    }
-
-    /// The newest version of a key that was written in memory.
-    fn written(&self, key: &[u8]) -> Option<&VersionBuf> {
-        match self {
-            Self::Tree(_) => None,
-            Self::Frozen(batch) => batch.written(key),
-        }
-    }
-
-    /// What lies below all that is in memory.
-    fn tree(&self) -> &Arc<View> {
-        match self {
-            Self::Tree(view) => view,
-            Self::Frozen(batch) => batch.tree(),
-        }
-    }
-}
-
-impl Reads for Base {
-    fn progress(&self) -> &Progress {
-        self.reads().progress()
-    }
-
-    fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError> {
-        self.reads().newest(key, read)
-    }
-
-    fn scan(&self, range: &KeyRange, visit: VisitVersion<'_>) -> Result<(), StorageError> {
-        self.reads().scan(range, visit)
-    }
-
-    fn event(
-        &self,
-        at: WrittenAt,
-        read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
-    ) -> Result<bool, StorageError> {
-        self.reads().event(at, read)
-    }
-
-    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
-        self.reads().events_from(first, visit)
-    }
-
-    fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {
-        self.reads().state_row(name, read)
-    }
-
-    fn state_rows(&self, names: &KeyRange, visit: Visit<'_>) -> Result<(), StorageError> {
-        self.reads().state_rows(names, visit)
-    }
-}
-
-/// One write, as the log will hold it.
-#[derive(Clone)]
-struct Event {
-    key: Bytes,
-    version: VersionBuf,
-    replaced: Option<VersionBuf>,
-}
-
-impl Event {
-    fn borrowed(&self) -> EventRef<'_> {
-        let replaced = match &self.replaced {
-            Some(version) => Replaced::Here(version.borrowed()),
-            None => Replaced::None,
-        };
-        EventRef { key: &self.key, version: self.version.borrowed(), replaced }
-    }
+/// Where the version is that an event replaced.
+#[derive(Clone, Copy)]
+pub(crate) enum Before<'a> {
+    /// Nobody can still read one.
+    None,
+    /// This event in memory made it.
+    Written(&'a Event),
+    /// It is the newest one of the key in the tree below; if a tombstone, perhaps not any more.
+    InTree(Stub),
 }
 
 /// An event in memory: its bytes can be shared.
 pub(crate) struct OwnEvent<'a> {
-    /// The key.
-    pub(crate) key: &'a Bytes,
-    /// What the write made of it.
-    pub(crate) version: &'a VersionBuf,
-    /// What it was before, if anybody can still read that.
-    pub(crate) replaced: Option<&'a VersionBuf>,
+    /// The event.
+    pub(crate) event: &'a Event,
+    /// Where the version before is.
+    pub(crate) before: Before<'a>,
 }
 
 /// See the module.
 ///
-/// Invariants: `events` is ordered by where it was written; `newest` holds the last event of each key in it.
+/// Invariants: `events` is ordered by where it was written; `newest` tells the last event of each key in it; what the first
+/// event of a key replaced is the newest version of the key in the base.
 pub(crate) struct Batch {
     base: Base,
     /// As the base's, moved on by every command.
     pub(crate) progress: Progress,
     settings: Settings,
-    newest: BTreeMap<Bytes, VersionBuf>,
-    events: Vec<Event>,
+    newest: BTreeMap<Key, u32>,
+    events: Vec<Slot>,
     /// Replicated rows of `state` that changed; `None`: removed.
     rows: BTreeMap<Bytes, Option<Bytes>>,
-    /// Memory that all of it and what hangs on it take, about.
+    /// Memory that all of it takes, about. The versions that it replaced count for half: of two batches one is folded, and
+    /// holds them meanwhile.
     bytes: u64,
+    /// Bytes that its rows take in the tree, about.
+    row_bytes: u64,
     /// Bytes of the largest row written, and more.
     largest_row: usize,
     /// Writes of the command under way.
     writes: u32,
     /// What `newest` held before each event since the last [`Batch::keep`].
-    undo: Vec<Option<VersionBuf>>,
+    undo: Vec<Option<u32>>,
     /// What `rows` held before each change since then.
     undo_rows: Vec<(Bytes, Option<Option<Bytes>>)>,
     /// What the tree holds of the keys that the apply under way looks for.
     prefetched: Option<Prefetched>,
+    /// Where events are put together.
+    scratch: Vec<u8>,
 }
 
 /// A state of a batch to go back to.
@@ -156,6 +94,7 @@ pub(crate) struct Mark {
     settings: Settings,
     events: usize,
     bytes: u64,
+    row_bytes: u64,
 }
 
 impl Batch {
@@ -169,11 +108,13 @@ impl Batch {
             events: Vec::new(),
             rows: BTreeMap::new(),
             bytes: 0,
+            row_bytes: 0,
             largest_row: 0,
             writes: 0,
             undo: Vec::new(),
             undo_rows: Vec::new(),
             prefetched: None,
+            scratch: Vec::new(),
         }
     }
 
@@ -182,9 +123,13 @@ impl Batch {
         &self.base
     }
 
-    /// The newest version of a key, if it was written here or in a batch below.
-    pub(crate) fn written(&self, key: &[u8]) -> Option<&VersionBuf> {
-        self.newest.get(key).or_else(|| self.base.written(key))
+    /// The last write of a key, here or in a batch below.
+    pub(crate) fn written(&self, key: &[u8]) -> Option<&Event> {
+        self.newest.get(key).map(|newest| self.event_at(*newest)).or_else(|| self.base.written(key))
+    }
+
+    fn event_at(&self, number: u32) -> &Event {
+        &self.events[number as usize].event
     }
 
     /// What lies below all that is in memory.
@@ -226,11 +171,13 @@ impl Batch {
             events: self.events.clone(),
             rows: self.rows.clone(),
             bytes: self.bytes,
+            row_bytes: self.row_bytes,
             largest_row: self.largest_row,
             writes: 0,
             undo: Vec::new(),
             undo_rows: Vec::new(),
             prefetched: None,
+            scratch: Vec::new(),
         }
     }
 
@@ -250,6 +197,7 @@ impl Batch {
             settings: self.settings.clone(),
             events: self.events.len(),
             bytes: self.bytes,
+            row_bytes: self.row_bytes,
         }
     }
 
@@ -263,10 +211,10 @@ impl Batch {
     /// Goes back to the last mark.
     pub(crate) fn roll_back(&mut self, mark: Mark) {
         assert_eq!(mark.events + self.undo.len(), self.events.len(), "the way back is that of the last mark");
-        for (event, before) in self.events.drain(mark.events..).zip(self.undo.drain(..)).rev() {
+        for (Slot { event, .. }, before) in self.events.drain(mark.events..).zip(self.undo.drain(..)).rev() {
             match before {
-                Some(version) => self.newest.insert(event.key, version),
-                None => self.newest.remove(&event.key),
+                Some(earlier) => self.newest.insert(Key(event), earlier),
+                None => self.newest.remove(event.key()),
             };
         }
         for (name, before) in self.undo_rows.drain(..).rev() {
@@ -276,8 +224,9 @@ impl Batch {
             };
         }
         self.prefetched = None;
-        let Mark { progress, settings, bytes, .. } = mark;
-        (self.progress, self.settings, self.bytes, self.writes) = (progress, settings, bytes, 0);
+        let Mark { progress, settings, bytes, row_bytes, .. } = mark;
+        (self.progress, self.settings, self.writes) = (progress, settings, 0);
+        (self.bytes, self.row_bytes) = (bytes, row_bytes);
     }
 
     /// The settings after the commands so far.
@@ -312,27 +261,35 @@ impl Batch {
     }
 
     /// Takes one write. `before` is what [`Batch::before`] returned for this key.
-    pub(crate) fn write(&mut self, key: Bytes, version: VersionBuf, before: Option<VersionBuf>) {
+    pub(crate) fn write(&mut self, key: &[u8], version: &VersionBuf, before: Option<&VersionBuf>) {
         assert_eq!(version.written, self.next_write(), "a write out of order");
-        self.progress.state_hash.write(&key, &version);
-        let replaced_bytes = before.as_ref().map_or(0, |before| before.value.len());
-        self.took(EVENT_OVERHEAD_BYTES + key.len() + version.value.len() + replaced_bytes);
-        self.undo.push(self.newest.insert(key.clone(), version.clone()));
-        self.events.push(Event { key, version, replaced: before });
+        self.progress.state_hash.write(key, version);
+        let replaced_bytes = before.map_or(0, |before| before.value.len());
+        let event = Event::new(key, version, before, &mut self.scratch);
+        self.took(
+            event::OVERHEAD_BYTES + event.len() + replaced_bytes / 2,
+            EVENT_ROWS_OVERHEAD_BYTES + key.len() + version.value.len() + replaced_bytes,
+        );
+        let number = u32::try_from(self.events.len()).expect("4 G events fit in no memory");
+        let earlier = self.newest.insert(Key(event.clone()), number);
+        self.undo.push(earlier);
+        self.events.push(Slot { event, earlier });
         self.writes = self.writes.checked_add(1).expect("a command's writes fit in memory, so in 32 bits");
     }
 
     /// Sets a replicated row of `state`, or removes it.
     pub(crate) fn set_row(&mut self, name: Bytes, row: Option<Bytes>) {
         self.progress.state_hash.row(&name, row.as_deref());
-        self.took(ROW_OVERHEAD_BYTES + name.len() + row.as_ref().map_or(0, Bytes::len));
+        let bytes = ROW_OVERHEAD_BYTES + name.len() + row.as_ref().map_or(0, Bytes::len);
+        self.took(bytes, bytes);
         let before = self.rows.insert(name.clone(), row);
         self.undo_rows.push((name, before));
     }
 
-    fn took(&mut self, bytes: usize) {
+    fn took(&mut self, bytes: usize, row_bytes: usize) {
         self.bytes += bytes as u64;
-        self.largest_row = self.largest_row.max(bytes);
+        self.row_bytes += row_bytes as u64;
+        self.largest_row = self.largest_row.max(row_bytes);
     }
 
     /// The version that a write of `key` replaces: none when nobody can read it any more, which must not depend on how far
@@ -340,10 +297,12 @@ impl Batch {
     pub(crate) fn before(&self, key: &[u8]) -> Result<Option<VersionBuf>, StorageError> {
         let readable =
             |version: &VersionRef<'_>| version.live || self.progress.compact <= version.written.revision;
-        if let Some(version) = self.known(key) {
+        if let Some(event) = self.written(key) {
             // The value is shared, not copied.
-            let version = version.filter(|version| readable(&version.borrowed()));
-            return Ok(version.cloned());
+            return Ok(readable(&event.version()).then(|| event.to_buf()));
+        }
+        if let Some(version) = self.prefetched(key) {
+            return Ok(version.filter(|version| readable(&version.borrowed())).cloned());
         }
         let mut before = None;
         self.base.newest(key, &mut |version| {
@@ -353,10 +312,10 @@ impl Batch {
         Ok(before)
     }
 
-    /// The newest version of a key, `Some(None)` when it has none; `None` when the base must be asked.
-    fn known(&self, key: &[u8]) -> Option<Option<&VersionBuf>> {
-        let prefetched = || self.prefetched.as_ref()?.get(key);
-        self.written(key).map(Some).or_else(prefetched)
+    /// The newest version of a key that was not written in memory, `Some(None)` when it has none; `None` when the tree must be
+    /// asked.
+    fn prefetched(&self, key: &[u8]) -> Option<Option<&VersionBuf>> {
+        self.prefetched.as_ref()?.get(key)
     }
 
     /// Ends a command: its writes, if any, become one revision.
@@ -375,45 +334,38 @@ impl Batch {
         self.progress.applied = Applied { index: entry.index, term: entry.term };
     }
 
-    /// Writes all but the progress row, whose counts it brings up to date.
-    pub(crate) fn commit(
+    /// Where the version is that an event of this batch replaced.
+    fn before_slot(&self, slot: &Slot) -> Before<'_> {
+        let Some(stub) = slot.event.replaced() else { return Before::None };
+        let written = || self.base.written(slot.event.key());
+        let event = slot.earlier.map(|earlier| self.event_at(earlier)).or_else(written);
+        event.map_or(Before::InTree(stub), Before::Written)
+    }
+
+    /// Hands an event of this batch to `read`, with what it replaced.
+    fn read_slot(
         &self,
-        writer: &mut dyn KvWriter,
-        progress: &mut Progress,
+        slot: &Slot,
+        read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
     ) -> Result<(), StorageError> {
-        let mut row = Vec::new();
-        for (key, version) in &self.newest {
-            version.encode_latest(key, &mut row);
-            counted::put_latest(writer, progress, key, &row)?;
+        let Slot { event, .. } = slot;
+        match self.before_slot(slot) {
+            Before::None => read(event.with(Replaced::None)),
+            Before::Written(earlier) => read(event.with(Replaced::Here(earlier.version()))),
+            Before::InTree(stub) => stub.version_in(self.tree(), event.key(), &mut |version| {
+                read(event.with(Replaced::Here(version)))
+            }),
         }
-        if !self.events.is_empty() {
-            let mut events = self.events.iter();
-            writer.append(Table::Log, &mut |key, row| {
-                let Some(event) = events.next() else { return Ok(false) };
-                key.clear();
-                key.extend_from_slice(&event.version.written.log_key());
-                event.borrowed().encode(row);
-                progress.log_bytes += (LOG_KEY_BYTES + row.len()) as u64;
-                Ok(true)
-            })?;
-        }
-        for (name, row) in &self.rows {
-            counted::set_state(writer, progress, name, row.as_deref())?;
-        }
-        if !Arc::ptr_eq(&self.settings.membership, &self.base.settings().membership) {
-            meta::write_membership(writer, &self.settings.membership)?;
-        }
-        Ok(())
     }
 
     /// The events of this batch alone that were written at `first` or later, in order.
     pub(crate) fn own_events(&self, first: WrittenAt) -> impl Iterator<Item = OwnEvent<'_>> {
-        let own = self.events.partition_point(|event| event.version.written < first);
-        self.events[own..].iter().map(|event| OwnEvent {
-            key: &event.key,
-            version: &event.version,
-            replaced: event.replaced.as_ref(),
-        })
+        self.own_slots(first).map(|slot| OwnEvent { event: &slot.event, before: self.before_slot(slot) })
+    }
+
+    fn own_slots(&self, first: WrittenAt) -> impl Iterator<Item = &Slot> {
+        let own = self.events.partition_point(|slot| slot.event.version().written < first);
+        self.events[own..].iter()
     }
 
     /// How many writes it holds.
@@ -424,6 +376,11 @@ impl Batch {
     /// Memory that it takes, about.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
+    }
+
+    /// Bytes that its rows take in the tree, about.
+    pub(crate) fn row_bytes(&self) -> u64 {
+        self.row_bytes
     }
 
     /// How many rows its commit overwrites or inserts, those that it appends left out.
@@ -443,10 +400,13 @@ impl Reads for Batch {
     }
 
     fn newest(&self, key: &[u8], read: ReadVersion<'_>) -> Result<bool, StorageError> {
-        match self.known(key) {
+        if let Some(event) = self.written(key) {
+            return read(event.version()).map(|()| true);
+        }
+        match self.prefetched(key) {
             Some(Some(version)) => read(version.borrowed()).map(|()| true),
             Some(None) => Ok(false),
-            None => self.base.newest(key, read),
+            None => self.tree().newest(key, read),
         }
     }
 
@@ -454,17 +414,18 @@ impl Reads for Batch {
         if range.is_empty() {
             return Ok(());
         }
-        let mut own = self.newest.range::<[u8], _>(range.bounds()).peekable();
+        let newest = self.newest.range::<[u8], _>(range.bounds()).map(|(_, newest)| self.event_at(*newest));
+        let mut own = newest.peekable();
         let mut stopped = false;
         self.base.scan(range, &mut |key, version| {
-            while let Some((own_key, own_version)) = own.next_if(|(own_key, _)| &own_key[..] < key) {
-                if visit(own_key, own_version.borrowed())?.is_break() {
+            while let Some(event) = own.next_if(|event| event.key() < key) {
+                if visit(event.key(), event.version())?.is_break() {
                     stopped = true;
                     return Ok(STOP);
                 }
             }
-            let flow = match own.next_if(|(own_key, _)| &own_key[..] == key) {
-                Some((_, own_version)) => visit(key, own_version.borrowed())?,
+            let flow = match own.next_if(|event| event.key() == key) {
+                Some(event) => visit(key, event.version())?,
                 None => visit(key, version)?,
             };
             stopped = flow.is_break();
@@ -473,8 +434,8 @@ impl Reads for Batch {
         if stopped {
             return Ok(());
         }
-        for (key, version) in own {
-            if let ControlFlow::Break(()) = visit(key, version.borrowed())? {
+        for event in own {
+            if let ControlFlow::Break(()) = visit(event.key(), event.version())? {
                 break;
             }
         }
@@ -486,22 +447,21 @@ impl Reads for Batch {
         at: WrittenAt,
         read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError> {
-        match self.events.binary_search_by_key(&at, |event| event.version.written) {
-            Ok(slot) => read(self.events[slot].borrowed()).map(|()| true),
+        match self.events.binary_search_by_key(&at, |slot| slot.event.version().written) {
+            Ok(found) => self.read_slot(&self.events[found], read).map(|()| true),
             Err(_) => self.base.event(at, read),
         }
     }
 
-    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
+    fn writes_from(&self, first: WrittenAt, visit: VisitWrite<'_>) -> Result<(), StorageError> {
         let mut stopped = false;
-        self.base.events_from(first, &mut |event| {
-            let flow = visit(event)?;
+        self.base.writes_from(first, &mut |key, written| {
+            let flow = visit(key, written)?;
             stopped = flow.is_break();
             Ok(flow)
         })?;
-        let own = self.events.partition_point(|event| event.version.written < first);
-        for event in self.events[own..].iter().take_while(|_| !stopped) {
-            if visit(event.borrowed())?.is_break() {
+        for Slot { event, .. } in self.own_slots(first).take_while(|_| !stopped) {
+            if visit(event.key(), event.version().written)?.is_break() {
                 break;
             }
         }

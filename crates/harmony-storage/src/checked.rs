@@ -5,7 +5,7 @@ use harmony_types::{KeyRange, StorageError};
 use crate::tree::Visit;
 use crate::tree::meta::Progress;
 use crate::tree::record::{EventRef, WrittenAt};
-use crate::view::{ReadRow, ReadVersion, Reads, VisitEvent, VisitVersion};
+use crate::view::{ReadRow, ReadVersion, Reads, VisitVersion, VisitWrite};
 
 /// Reads with a look at `check` before every row and event, which is told the bytes of the row's value. Its error ends the
 /// read.
@@ -42,10 +42,10 @@ impl<C: Fn(usize) -> Result<(), StorageError>> Reads for Checked<'_, C> {
         self.reads.event(at, read)
     }
 
-    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
-        self.reads.events_from(first, &mut |event| {
+    fn writes_from(&self, first: WrittenAt, visit: VisitWrite<'_>) -> Result<(), StorageError> {
+        self.reads.writes_from(first, &mut |key, written| {
             (self.check)(0)?;
-            visit(event)
+            visit(key, written)
         })
     }
 

@@ -1,8 +1,9 @@
 //! History: the events from a revision on, in order, with what they replaced, as watches need them.
 //!
 //! No view is held from one answer to the next, and none while memory is read: what the tree holds is scanned there, what
-//! it does not hold yet is taken from memory, some thousand events under the lock at a time. Apply waits for no reader of
-//! the history, and however slow one is, it keeps no page of the tree.
+//! it does not hold yet is taken from memory, some thousand events under the lock at a time, and what those replaced in the
+//! tree is read there behind it. Apply waits for no reader of the history, and however slow one is, it keeps no page of the
+//! tree.
 //!
 //! At the compact revision C: the events at C itself are there, deletes included, and those below are gone. What an event
 //! at C replaced could be read below C only, so it is left out, as etcd does.
@@ -10,7 +11,7 @@
 mod collect;
 
 use harmony_types::history::{Events, EventsRequest, HistoryPosition};
-use harmony_types::{Event, Revision, StorageError};
+use harmony_types::{Revision, StorageError};
 
 use crate::batch::{Base, Batch};
 use crate::memory::ROWS_MAX;
@@ -19,6 +20,7 @@ use crate::tree::record::WrittenAt;
 use crate::unified::UnifiedStorage;
 use crate::view::Reads as _;
 use collect::Collector;
+pub(crate) use collect::Written;
 
 impl From<HistoryPosition> for WrittenAt {
     fn from(HistoryPosition { revision, sub }: HistoryPosition) -> Self {
@@ -51,7 +53,9 @@ impl UnifiedStorage {
         check_compacted(request, compact)?;
         let mut collector = Collector::new(request, compact);
         loop {
-            match memory.with_top(|top| step(top, end, &mut collector))? {
+            let step = memory.with_top(|top| step(top, end, &mut collector))?;
+            collector.read_before()?;
+            match step {
                 Step::Done(revision) => return Ok(collector.finish(revision)),
                 Step::Again => {}
                 Step::Below(base) => below(&base, &mut collector)?,
@@ -84,12 +88,11 @@ pub(crate) fn of_view(base: &Base, request: &EventsRequest) -> Result<Events, St
 ///
 /// # Errors
 /// What reading reports.
-pub(crate) fn written(batch: &Batch, request: &EventsRequest) -> Result<Option<Vec<Event>>, StorageError> {
+pub(crate) fn written(batch: &Batch, request: &EventsRequest) -> Result<Option<Written>, StorageError> {
     // As before any compaction: what was replaced is at hand.
     let mut collector = Collector::new(request, Revision::default());
     own_events(batch, &mut collector, |_| true)?;
-    let events = collector.finish(batch.progress.revision);
-    Ok(events.is_complete().then_some(events.events))
+    Ok(collector.into_written(batch.progress.revision))
 }
 
 /// Collects from the batch that commands write to, up to the revision `end` at least. The lock is held.
@@ -119,7 +122,7 @@ fn step(top: &Batch, end: Revision, collector: &mut Collector<'_>) -> Result<Ste
 fn below(base: &Base, collector: &mut Collector<'_>) -> Result<(), StorageError> {
     match base {
         Base::Tree(view) => {
-            collector.scan(&**view)?;
+            collector.scan(view)?;
             collector.reached(view.progress.revision);
             Ok(())
         }
@@ -127,7 +130,8 @@ fn below(base: &Base, collector: &mut Collector<'_>) -> Result<(), StorageError>
             if collector.next().revision <= batch.base().progress().revision {
                 below(batch.base(), collector)?;
             }
-            own_events(batch, collector, |_| true)
+            own_events(batch, collector, |_| true)?;
+            collector.read_before()
         }
     }
 }
@@ -142,7 +146,7 @@ fn own_events(
         return Ok(());
     }
     for event in batch.own_events(collector.next().into()) {
-        if collector.share(batch, &event)?.is_break() || !go_on(collector) {
+        if collector.share(batch, event)?.is_break() || !go_on(collector) {
             return Ok(());
         }
     }

@@ -45,7 +45,7 @@ pub(crate) fn revoke(batch: &mut Batch, request: &LeaseRevoke) -> Result<LeaseRe
             let row = rows::leased(id, &key);
             return Err(corrupt(Table::State, &row, "the key is not attached to this lease").into());
         };
-        write::delete(batch, key, before);
+        write::delete(batch, &key, &before);
         outcome.deleted += 1;
     }
     batch.set_row(rows::lease(id), None);

@@ -11,6 +11,9 @@
 //! Reads never wait: they look at a view, the whole state at one applied index. Every page of the tree's file and every
 //! record carries a checksum that is compared whenever it is read: a damaged byte is an error, never an answer.
 //!
+//! Checkpoints, rebuilds, verification and snapshots belong on threads of their own, which begin with
+//! [`harmony_wal::work_in_background`]: where processors are scarce, applies and reads go first.
+//!
 //! The data model is etcd's: one revision for each command that changes something, the history kept until it is compacted.
 //!
 //! ```

@@ -45,14 +45,18 @@ pub(crate) struct Published {
 impl Published {
     fn of(batch: &Batch) -> Self {
         let frozen = match batch.base() {
-            Base::Frozen(frozen) => frozen.bytes(),
+            Base::Frozen(frozen) => frozen.row_bytes(),
             Base::Tree(_) => 0,
         };
         let progress = batch.progress;
         Self {
             progress,
             settings: batch.settings().clone(),
-            bytes: progress.latest_bytes + progress.log_bytes + progress.state_bytes + frozen + batch.bytes(),
+            bytes: progress.latest_bytes
+                + progress.log_bytes
+                + progress.state_bytes
+                + frozen
+                + batch.row_bytes(),
         }
     }
 }
@@ -128,8 +132,8 @@ impl Memory {
     pub(crate) fn newest(&self, key: &[u8]) -> Result<(Progress, Option<VersionBuf>), StorageError> {
         let (progress, tree) = {
             let top = self.top();
-            if let Some(version) = top.written(key) {
-                return Ok((top.progress, Some(version.clone())));
+            if let Some(event) = top.written(key) {
+                return Ok((top.progress, Some(event.to_buf())));
             }
             (top.progress, Arc::clone(top.tree()))
         };

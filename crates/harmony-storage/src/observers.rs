@@ -1,19 +1,20 @@
 //! Who is told of changes as they are applied: of events those who watch, of leases those who count their time.
 //!
 //! Both are collected from memory while the commands' writes are at hand, so what a compaction in the same batch gives up
-//! is told all the same; and told after the change is visible, in the order of applies.
+//! is told all the same; and told after the change is visible, in the order of applies. What an event replaced in the tree is
+//! read in between, behind the memory's lock.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use harmony_types::history::{EVENT_OVERHEAD_BYTES, Events, EventsRequest, HistoryObserver};
 use harmony_types::lease::{LeaseChange, LeaseObserver};
 use harmony_types::{
-    CommandKind, Event, History, Lease, LeaseId, Leases, Outcome, OutcomeKind, Revision, StorageError,
+    CommandKind, History, Lease, LeaseId, Leases, Outcome, OutcomeKind, Revision, StorageError,
 };
 
 use crate::apply::Decoded;
 use crate::batch::Batch;
-use crate::events;
+use crate::events::{self, Written};
 use crate::unified::UnifiedStorage;
 
 /// See the module.
@@ -32,7 +33,7 @@ pub(crate) struct Told {
 }
 
 /// Who is told, and the events.
-type ToldEvents = (Arc<dyn HistoryObserver>, Option<Vec<Event>>);
+type ToldEvents = (Arc<dyn HistoryObserver>, Option<Written>);
 
 impl Observers {
     /// What is to be told of the commands that moved `batch` on from revision `before`. The memory's lock is held.
@@ -69,6 +70,8 @@ impl Observers {
     /// Tells it.
     pub(crate) fn tell(&self, told: Told) {
         if let Some((observer, events)) = told.history {
+            // Whoever reads the history instead meets what cannot be read here.
+            let events = events.and_then(|events| events.read().ok());
             observer.advanced(told.revision, events);
         }
         if !told.leases.is_empty()

@@ -32,19 +32,21 @@ pub(crate) struct Prefetched {
 impl Prefetched {
     /// Reads what `commands` will look for and memory does not hold.
     pub(crate) fn read<'a>(memory: &Memory, commands: impl Iterator<Item = &'a CommandKind>) -> Self {
-        let mut keys = Vec::new();
-        for command in commands {
-            match command {
-                CommandKind::Put(put) => keys.push(put.key.clone()),
-                CommandKind::Txn(txn) => keys.extend(keys_of(txn)),
-                _ => {}
-            }
-        }
+        let mut keys = keys_of(commands);
         let tree = memory.below(&mut keys);
-        // In key order, neighbours are read from one page.
-        keys.sort_unstable();
-        keys.dedup();
-        Self { newest: read_all(&tree, keys), tree }
+        Self { newest: read_all(&tree, in_order(keys)), tree }
+    }
+
+    /// Reads what `commands` will look for in `tree`, whatever memory holds, by this thread alone and from `twin`, which holds
+    /// the same.
+    pub(crate) fn of_tree<'a>(
+        tree: &Arc<View>,
+        twin: &View,
+        commands: impl Iterator<Item = &'a CommandKind>,
+    ) -> Self {
+        let keys = in_order(keys_of(commands));
+        let found = read_some(twin, &keys);
+        Self { newest: found_of(keys, found), tree: Arc::clone(tree) }
     }
 
     /// Whether it is what this tree holds.
@@ -58,8 +60,28 @@ impl Prefetched {
     }
 }
 
+/// The keys that commands will probably look at.
+fn keys_of<'a>(commands: impl Iterator<Item = &'a CommandKind>) -> Vec<Bytes> {
+    let mut keys = Vec::new();
+    for command in commands {
+        match command {
+            CommandKind::Put(put) => keys.push(put.key.clone()),
+            CommandKind::Txn(txn) => keys.extend(keys_of_txn(txn)),
+            _ => {}
+        }
+    }
+    keys
+}
+
+/// In key order, neighbours are read from one page.
+fn in_order(mut keys: Vec<Bytes>) -> Vec<Bytes> {
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
 /// The single keys that a transaction will probably look at. Those of transactions within are left to apply.
-fn keys_of(txn: &Txn) -> impl Iterator<Item = Bytes> {
+fn keys_of_txn(txn: &Txn) -> impl Iterator<Item = Bytes> {
     let compared = txn.compare.iter().filter(|compare| compare.range().is_single());
     let written = txn.success.iter().chain(&txn.failure).filter_map(|op| match &op.kind {
         Some(TxnOpKind::Put(put)) => Some(put.key.clone()),
@@ -68,30 +90,39 @@ fn keys_of(txn: &Txn) -> impl Iterator<Item = Bytes> {
     compared.map(|Compare { key, .. }| key.clone()).chain(written)
 }
 
-/// A key that cannot be read is left out: if its command gets as far as that, apply meets the same error.
+/// What a tree holds of these keys. One that cannot be read is none: if its command gets as far as that, apply meets the same
+/// error.
+fn read_some(tree: &View, keys: &[Bytes]) -> Vec<Option<Option<VersionBuf>>> {
+    keys.iter().map(|key| tree.version(key).ok()).collect()
+}
+
+fn found_of(keys: Vec<Bytes>, found: Vec<Option<Option<VersionBuf>>>) -> HashMap<Bytes, Option<VersionBuf>> {
+    keys.into_iter().zip(found).filter_map(|(key, found)| Some((key, found?))).collect()
+}
+
+/// As [`read_some`], by several threads when it is worth it.
 fn read_all(tree: &View, keys: Vec<Bytes>) -> HashMap<Bytes, Option<VersionBuf>> {
     let cores = thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
     let share = keys.len().div_ceil((keys.len() / KEYS_PER_THREAD).clamp(1, cores)).max(1);
-    let read = |keys: &[Bytes]| -> Vec<_> { keys.iter().map(|key| tree.version(key).ok()).collect() };
     let found: Vec<_> = thread::scope(|scope| {
         let mut shares = keys.chunks(share);
         let own = shares.next().unwrap_or_default();
         let spawn = |keys| {
             let thread = thread::Builder::new().name("harmony-prefetch".to_owned());
-            (keys, thread.spawn_scoped(scope, move || read(keys)))
+            (keys, thread.spawn_scoped(scope, move || read_some(tree, keys)))
         };
         let others: Vec<_> = shares.map(spawn).collect();
-        let mut found = read(own);
+        let mut found = read_some(tree, own);
         for (keys, other) in others {
             found.extend(match other {
                 Ok(other) => other.join().unwrap_or_else(|panic| resume_unwind(panic)),
                 // The system has no more threads.
-                Err(_) => read(keys),
+                Err(_) => read_some(tree, keys),
             });
         }
         found
     });
-    keys.into_iter().zip(found).filter_map(|(key, found)| Some((key, found?))).collect()
+    found_of(keys, found)
 }
 
 #[cfg(test)]

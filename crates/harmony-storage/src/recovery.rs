@@ -10,8 +10,10 @@
 //! | committed entries behind the applied index | the usual case | applied again |
 
 use std::io;
-use std::panic::resume_unwind;
+use std::num::NonZero;
 use std::path::Path;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use harmony_types::config::StorageConfig;
@@ -19,15 +21,25 @@ use harmony_types::{
     Applied, Entry, EntryType, FileSystem, LogIndex, Membership, NodeId, OpenMode, Storage, StorageError, Wal,
 };
 
-use crate::apply::Decoded;
+use crate::apply::{self, Asked};
 use crate::prefetch::Prefetched;
 use crate::tree::meta::{self, Progress};
 use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine};
 use crate::unified::{TREE_FILE, TREE_FILE_NEW, UnifiedStorage, record_boundary};
+use crate::view::View;
 
-/// Entry data replayed in one apply, bytes.
-const REPLAY_BYTES: u64 = 8 << 20;
+/// Entry data of one part of the replay, bytes.
+const PART_BYTES: u64 = 4 << 20;
+
+/// Parts that are read, or wait to be applied, at a time, besides one for each reader.
+const PARTS_AHEAD: usize = 2;
+
+/// Threads that read parts.
+const READERS_MAX: usize = 4;
+
+/// As many entries as are not worth another thread.
+const ENTRIES_ALONE: u64 = 1_000;
 
 /// Opens the directory's tree, or makes an empty one, and checks whose it is.
 ///
@@ -166,62 +178,157 @@ fn knows(wal: &dyn Wal, applied: Applied) -> bool {
 }
 
 /// Applies the entries behind the applied index that are known to be committed, up to but excluding the first change of
-/// the membership, which only the node can compute. While one part is applied, the next one is read: most of the time goes
-/// into looking for what stood in the tree before.
+/// the membership, which only the node can compute. Most of the time goes into looking for what stood in the tree before, so
+/// threads do that ahead of apply, each for a part of the tail.
 ///
 /// # Errors
 /// As [`Storage::apply`].
 pub(crate) fn recover(storage: &UnifiedStorage) -> Result<(), StorageError> {
-    let committed = storage.wal().hard_state().commit.min(storage.wal().bounds().last);
-    let mut next = Part::read(storage, storage.applied().index.next(), committed)?;
-    while let Some(part) = next {
-        next = thread::scope(|scope| {
-            let after = part.end();
-            let read = move || after.map_or(Ok(None), |next| Part::read(storage, next, committed));
-            let ahead = thread::Builder::new().name("harmony-replay".to_owned()).spawn_scoped(scope, read);
-            storage.replay(&part.entries, part.prefetched)?;
-            match ahead {
-                Ok(ahead) => ahead.join().unwrap_or_else(|panic| resume_unwind(panic)),
-                // The system has no more threads.
-                Err(_) => read(),
+    let tail = Tail::of(storage);
+    thread::scope(|scope| {
+        // Parts in their order, each from the moment on when somebody reads it.
+        let (order, parts) = mpsc::sync_channel(PARTS_AHEAD);
+        for _ in 0..tail.readers {
+            let (tail, order) = (&tail, order.clone());
+            let reader = thread::Builder::new().name("harmony-replay".to_owned());
+            if reader.spawn_scoped(scope, move || while tail.read_ahead(&order) {}).is_err() {
+                // The system has no more threads: those that there are do it, or the loop below.
+                break;
             }
-        })?;
+        }
+        drop(order);
+        for part in parts {
+            // A reader that panicked told nothing: its panic goes on when the scope ends.
+            let Ok(part) = part.recv() else { return Ok(()) };
+            part?.replay(storage)?;
+            tail.follow();
+        }
+        while let Some(entries) = tail.take()? {
+            Part::read(&tail.below(), entries)?.replay(storage)?;
+            tail.follow();
+        }
+        Ok(())
+    })
+}
+
+/// What nobody has begun to read of the log's committed tail.
+struct Tail<'a> {
+    storage: &'a UnifiedStorage,
+    /// Where it begins; nothing when there is no more of it.
+    next: Mutex<Option<LogIndex>>,
+    committed: LogIndex,
+    /// Threads that are worth it.
+    readers: usize,
+    below: Mutex<Below>,
+}
+
+/// What lies below all that is in memory.
+#[derive(Clone)]
+struct Below {
+    tree: Arc<View>,
+    /// The same, to be read from.
+    twin: Arc<View>,
+}
+
+impl Below {
+    fn of(tree: Arc<View>) -> Self {
+        Self { twin: Arc::clone(&tree), tree }
     }
-    Ok(())
+
+    /// To read a large part of it, around the tree's cache: filling that with pages that nobody asks for again takes fresh
+    /// memory, which is dear (an eighth of the CPU of an opening).
+    fn around_cache(storage: &UnifiedStorage, tree: Arc<View>) -> Self {
+        // Behind a repair there is none; and damage that is in the way, apply meets, too.
+        let twin = storage.tree.load().durable_view().and_then(View::open);
+        match twin {
+            Ok(twin) if twin.progress == tree.progress => Self { tree, twin: Arc::new(twin) },
+            _ => Self::of(tree),
+        }
+    }
+}
+
+impl<'a> Tail<'a> {
+    fn of(storage: &'a UnifiedStorage) -> Self {
+        let committed = storage.wal().hard_state().commit.min(storage.wal().bounds().last);
+        let next = Some(storage.applied().index.next()).filter(|next| *next <= committed);
+        let is_long = next.is_some_and(|next| next.0 + ENTRIES_ALONE < committed.0);
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let readers = if is_long { cores.min(READERS_MAX) } else { 0 };
+        let tree = tree_of(storage);
+        let below = if is_long { Below::around_cache(storage, tree) } else { Below::of(tree) };
+        Self { storage, next: Mutex::new(next), committed, readers, below: Mutex::new(below) }
+    }
+
+    fn below(&self) -> Below {
+        self.below.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A part that was applied may have made a checkpoint: those that are read from here on are read from its tree.
+    fn follow(&self) {
+        let tree = tree_of(self.storage);
+        let mut below = self.below.lock().unwrap_or_else(PoisonError::into_inner);
+        if !Arc::ptr_eq(&below.tree, &tree) {
+            *below = Below::of(tree);
+        }
+    }
+
+    /// Reads one part; false when there was none, or nobody waits for it.
+    fn read_ahead(&self, order: &SyncSender<Receiver<Result<Part, StorageError>>>) -> bool {
+        let mut next = self.next();
+        let entries = self.take_from(&mut next).transpose();
+        let Some(entries) = entries else { return false };
+        let (done, part) = mpsc::sync_channel(1);
+        // With the place in the log held, so that parts stand in its order.
+        let wanted = order.send(part).is_ok();
+        drop(next);
+        wanted && done.send(entries.and_then(|entries| Part::read(&self.below(), entries))).is_ok()
+    }
+
+    /// The entries of the next part, not decoded yet.
+    fn take(&self) -> Result<Option<Vec<Entry>>, StorageError> {
+        self.take_from(&mut self.next())
+    }
+
+    fn take_from(&self, next: &mut Option<LogIndex>) -> Result<Option<Vec<Entry>>, StorageError> {
+        let Some(first) = next.take() else { return Ok(None) };
+        let mut entries = self.storage.wal().entries(first..self.committed.next(), PART_BYTES)?;
+        let normal = entries.iter().take_while(|entry| entry.entry_type == EntryType::Normal).count();
+        if normal == entries.len() {
+            let last = entries.last().map(|entry| entry.index);
+            *next = last.filter(|last| *last < self.committed).map(LogIndex::next);
+        }
+        entries.truncate(normal);
+        Ok(Some(entries).filter(|entries| !entries.is_empty()))
+    }
+
+    fn next(&self) -> MutexGuard<'_, Option<LogIndex>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn tree_of(storage: &UnifiedStorage) -> Arc<View> {
+    storage.memory().with_top(|top| Arc::clone(top.tree()))
 }
 
 /// A part of the tail, to be applied at once.
 struct Part {
     entries: Vec<Entry>,
+    commands: Vec<Option<Asked>>,
     prefetched: Prefetched,
-    /// No more can be applied behind it.
-    is_last: bool,
 }
 
 impl Part {
-    /// Reads the entries from `next` on.
-    fn read(
-        storage: &UnifiedStorage,
-        next: LogIndex,
-        committed: LogIndex,
-    ) -> Result<Option<Self>, StorageError> {
-        if committed < next {
-            return Ok(None);
-        }
-        let mut entries = storage.wal().entries(next..committed.next(), REPLAY_BYTES)?;
-        let normal = entries.iter().take_while(|entry| entry.entry_type == EntryType::Normal).count();
-        let is_last = normal == 0 || normal < entries.len();
-        entries.truncate(normal);
-        // Apply says what cannot be read, when it gets there.
-        let commands: Vec<_> = entries.iter().filter_map(|entry| Decoded::new(entry).ok()).collect();
-        let prefetched = Prefetched::read(storage.memory(), commands.iter().filter_map(Decoded::kind));
-        drop(commands);
-        Ok(Some(Self { entries, prefetched, is_last }))
+    /// Decodes the entries and reads what they look for in the tree. Memory is not asked what it holds of that: apply would
+    /// wait.
+    fn read(below: &Below, entries: Vec<Entry>) -> Result<Self, StorageError> {
+        let commands = entries.iter().map(apply::decode).collect::<Result<Vec<_>, _>>()?;
+        let kinds = commands.iter().flatten().map(|asked| &asked.kind);
+        let prefetched = Prefetched::of_tree(&below.tree, &below.twin, kinds);
+        Ok(Self { entries, commands, prefetched })
     }
 
-    /// Where the next one begins.
-    fn end(&self) -> Option<LogIndex> {
-        self.entries.last().filter(|_| !self.is_last).map(|entry| entry.index.next())
+    fn replay(self, storage: &UnifiedStorage) -> Result<(), StorageError> {
+        storage.replay(&self.entries, self.commands, self.prefetched)
     }
 }
 

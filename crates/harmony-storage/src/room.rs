@@ -83,7 +83,7 @@ impl Need {
         let keys = batch.keys();
         let leaves = 2 * keys.min(file_pages);
         let branches = (3 * keys).min(file_pages / 8);
-        let rows = 4 * batch.bytes();
+        let rows = 4 * batch.row_bytes();
         let (small, large) = if batch.largest_row() <= SMALL_ROW_BYTES { (rows, 0) } else { (0, rows) };
         let pages = leaves + branches + small.div_ceil(PAGE);
         // Pages that are given up are noted.

@@ -67,8 +67,19 @@ pub(crate) trait KvView: Send + Sync {
 
 /// The inside of a commit.
 pub(crate) trait KvWriter {
+    /// Writes a row, and hands the value that it replaced, if any, to `replaced`; returns how many bytes that had.
+    fn replace(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+        replaced: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
+    ) -> Result<Option<usize>, StorageError>;
+
     /// Writes a row; returns how many bytes of value it replaced, if any.
-    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<Option<usize>, StorageError>;
+    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<Option<usize>, StorageError> {
+        self.replace(table, key, value, &mut |_| Ok(()))
+    }
 
     /// Removes a row; returns how many bytes of value it had, if it was there.
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<usize>, StorageError>;

@@ -1,6 +1,9 @@
-//! [`UnifiedStorage`]: the log and the tree as one storage.
+//! [`UnifiedStorage`]: the log and the tree as one storage. Here it is opened and looked at; [`fold`] takes what was applied into
+//! the tree, [`storage`] is what the node calls.
 
-use std::ops::Range;
+mod fold;
+mod storage;
+
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
@@ -8,24 +11,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use harmony_types::config::StorageConfig;
-use harmony_types::wal::LogBounds;
-use harmony_types::{
-    Applied, DiskSpace, Entry, EntryType, FileSystem, HardState, LogIndex, Membership, Outcome, RecordType,
-    Recovered, Snapshot, SnapshotData, SnapshotMeta, Storage, StorageError, Term, Wal, WalRecord,
-};
+use harmony_types::{Applied, FileSystem, RecordType, StorageError, Wal, WalRecord};
 use harmony_wal::FileWal;
 
-use crate::apply::{self, Decoded};
 use crate::batch::Base;
 use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
 use crate::new_tree::NewTree;
 use crate::observers::Observers;
-use crate::prefetch::Prefetched;
 use crate::rebuild::Rebuilds;
 use crate::recovery;
-use crate::room::{self, Effort, Need, Room};
-use crate::snapshot::{read, write::SnapshotStream};
+use crate::room::{Effort, Room};
 use crate::tree::meta::Progress;
 use crate::tree::redb::RedbTree;
 use crate::tree::{Durability, KvEngine};
@@ -60,6 +56,8 @@ pub struct UnifiedStorage {
     applying: Mutex<()>,
     /// Held during I/O on purpose: the tree has a single writer.
     writer: Mutex<()>,
+    /// Held by who waits for `writer` next, so that nobody who comes later gets it before.
+    next_writer: Mutex<()>,
     durable_applied: AtomicU64,
     verifier: Verifier,
     /// The last apply was, as the disk was full.
@@ -135,6 +133,7 @@ impl UnifiedStorage {
             observers: Observers::default(),
             applying: Mutex::new(()),
             writer: Mutex::new(()),
+            next_writer: Mutex::new(()),
             verifier: Verifier::default(),
             apply_refused: AtomicBool::new(false),
             closed: AtomicBool::new(false),
@@ -192,18 +191,6 @@ impl UnifiedStorage {
         match self.memory.tree() {
             Some(view) => Ok(view),
             None => self.fold_somehow(Durability::Visible, 0),
-        }
-    }
-
-    /// Takes all that was applied into the tree, for somebody who can wait for the disk: where it has too little room for a commit
-    /// beside the next checkpoint, by a checkpoint.
-    fn fold_somehow(&self, durability: Durability, compact_rows: usize) -> Result<Arc<View>, StorageError> {
-        let writing = self.writer();
-        match self.fold(&writing, durability, compact_rows) {
-            Err(StorageError::DiskFull { .. }) if durability == Durability::Visible => {
-                self.fold(&writing, Durability::Durable, compact_rows)
-            }
-            folded => folded,
         }
     }
 
@@ -288,8 +275,9 @@ impl UnifiedStorage {
         if self.closed.load(Ordering::Acquire) { Err(StorageError::Closed) } else { Ok(()) }
     }
 
-    /// Waits while another thread folds.
+    /// Waits while another thread folds, and in the order in which threads came.
     pub(crate) fn writer(&self) -> Writing<'_> {
+        let _next = self.next_writer.lock().unwrap_or_else(PoisonError::into_inner);
         // A panic while writing leaves the tree as the last commit left it, and the memory on top of it.
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -297,131 +285,6 @@ impl UnifiedStorage {
     /// Waits while another thread applies.
     pub(crate) fn applying(&self) -> MutexGuard<'_, ()> {
         self.applying.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Takes all that was applied into the tree. Apply goes on meanwhile, on top of what is being taken.
-    pub(crate) fn fold(
-        &self,
-        writing: &Writing<'_>,
-        durability: Durability,
-        compact_rows: usize,
-    ) -> Result<Arc<View>, StorageError> {
-        let drops = compact_rows != 0 && compact::is_due(&self.progress(), self.rebuilds.kept());
-        let effort = |behind| match durability {
-            Durability::Visible => Effort::Reader,
-            Durability::Durable => Effort::Checkpoint { behind, drops },
-        };
-        // What a view froze, at any moment, or a fold that failed left.
-        while !self.memory.freeze() {
-            let pages = self.tree.load().file_pages();
-            let behind = self.memory.with_top(|top| Need::of(top, pages));
-            self.fold_frozen(writing, Durability::Visible, 0, effort(behind))?;
-        }
-        if durability == Durability::Durable {
-            // The tree must never be ahead of the log on disk: a restart would find a hole.
-            self.wal.sync()?;
-        }
-        let last = effort(Need::default());
-        let view = self.fold_frozen(writing, durability, compact_rows, last)?.expect("frozen above");
-        if durability == Durability::Durable {
-            self.durable_applied.store(view.progress.applied.index.0, Ordering::Release);
-        }
-        Ok(view)
-    }
-
-    /// Takes the frozen batch into the tree, if there is one, and puts the tree in its place.
-    fn fold_frozen(
-        &self,
-        _writing: &Writing<'_>,
-        durability: Durability,
-        compact_rows: usize,
-        effort: Effort,
-    ) -> Result<Option<Arc<View>>, StorageError> {
-        let Some(batch) = self.memory.frozen() else { return Ok(None) };
-        let tree = self.tree.load_full();
-        let mut progress = batch.progress;
-        // A rebuild may have put another tree below the batch.
-        progress.take_counts(&Progress::read(&*tree.view()?)?);
-        progress.boundary_pending = false;
-        let kept = self.rebuilds.kept();
-        let mut pace = compact::Pace::beside(&batch, compact_rows);
-        let deletes = compact::is_due(&progress, kept).then_some(pace.deletes_max);
-        let admitted = self.room.admit(&tree, &batch, deletes, durability, effort)?;
-        pace.deletes_max = admitted.deletes_max;
-        tree.commit(durability, &mut |writer| {
-            batch.commit(writer, &mut progress)?;
-            compact::step(writer, &mut progress, kept, pace)?;
-            progress.write(writer)
-        })?;
-        let view = Arc::new(View { tree: tree.view()?, progress, settings: batch.settings().clone() });
-        self.room.committed(&admitted);
-        self.memory.rebase(&view);
-        self.views.folded(&batch, &view, tree.written_bytes());
-        Ok(Some(view))
-    }
-
-    /// Folds when memory is full, or when it soon holds more than the disk has room for: whoever applies waits for the disk
-    /// then. `may_exceed`: whether apply goes on when there is no room at all.
-    fn bound_memory(&self, entries: &[Entry], may_exceed: impl FnOnce() -> bool) -> Result<(), StorageError> {
-        let is_full = self.config.checkpoint_bytes <= self.memory.bytes();
-        let need = self.need().and(Need::of_entries(entries));
-        if !is_full && self.room.has(need) {
-            return Ok(());
-        }
-        let writing = self.writer();
-        match self.fold(&writing, Durability::Durable, compact::STEP_ROWS) {
-            Err(StorageError::DiskFull { .. })
-                if (!is_full && self.room.reserve_has(&self.tree.load(), need)?) || may_exceed() =>
-            {
-                Ok(())
-            }
-            folded => folded.map(drop),
-        }
-    }
-
-    /// What taking all that is in memory into the tree may need.
-    fn need(&self) -> Need {
-        let pages = self.tree.load().file_pages();
-        self.memory.with_top(|top| match top.base() {
-            Base::Frozen(frozen) => Need::of(frozen, pages).and(Need::of(top, pages)),
-            Base::Tree(_) => Need::of(top, pages),
-        })
-    }
-
-    /// As [`Storage::apply`], while nobody else has the storage yet: all of it, whatever memory it takes, so that a full disk
-    /// does not keep a member from starting. A first memory that is full is left for the next checkpoint, as it was when the
-    /// process ended.
-    pub(crate) fn replay(&self, entries: &[Entry], prefetched: Prefetched) -> Result<(), StorageError> {
-        let decoded = decode(entries)?;
-        let is_full = self.config.checkpoint_bytes <= self.memory.bytes();
-        if is_full && !self.memory.freeze() {
-            self.bound_memory(entries, || true)?;
-        }
-        self.apply_decoded(&decoded, prefetched).map(drop)
-    }
-
-    fn apply_decoded(
-        &self,
-        entries: &[Decoded<'_>],
-        prefetched: Prefetched,
-    ) -> Result<Vec<Outcome>, StorageError> {
-        let (outcomes, told) = self.memory.change(|batch| {
-            batch.take_prefetched(prefetched);
-            let before = batch.progress.revision;
-            // Collecting results would not know how many there will be.
-            let mut outcomes = Vec::with_capacity(entries.len());
-            for entry in entries {
-                outcomes.push(apply::entry(batch, entry)?);
-            }
-            let told = self.observers.collect(batch, before, entries, &outcomes)?;
-            Ok((outcomes, told))
-        })?;
-        self.observers.tell(told);
-        Ok(outcomes)
-    }
-
-    fn record_boundary(&self, applied: Applied) -> Result<(), StorageError> {
-        record_boundary(&*self.wal, applied)
     }
 
     /// Puts a finished tree file in the old one's place. What is in memory is the caller's: it lies on the old tree's view, and
@@ -449,15 +312,6 @@ impl UnifiedStorage {
     }
 }
 
-fn decode(entries: &[Entry]) -> Result<Vec<Decoded<'_>>, StorageError> {
-    // Collecting results would not know how many there will be.
-    let mut decoded = Vec::with_capacity(entries.len());
-    for entry in entries {
-        decoded.push(Decoded::new(entry)?);
-    }
-    Ok(decoded)
-}
-
 /// Tells the log that it starts behind `applied`.
 pub(crate) fn record_boundary(wal: &dyn Wal, applied: Applied) -> Result<(), StorageError> {
     wal.append(WalRecord {
@@ -468,204 +322,6 @@ pub(crate) fn record_boundary(wal: &dyn Wal, applied: Applied) -> Result<(), Sto
         crc: 0,
     })?;
     Ok(wal.sync()?)
-}
-
-impl Storage for UnifiedStorage {
-    type Outcome = Outcome;
-
-    fn bootstrap(&self, membership: &Membership) -> Result<(), StorageError> {
-        self.check_open()?;
-        membership.check().map_err(|reason| StorageError::CorruptRecord {
-            place: "the first members".to_owned(),
-            reason,
-        })?;
-        let _applying = self.applying();
-        if *self.published().settings.membership != Membership::default() {
-            return Ok(());
-        }
-        self.memory.change(|batch| {
-            batch.set_membership(membership.clone());
-            Ok(())
-        })?;
-        self.fold(&self.writer(), Durability::Durable, 0).map(drop)
-    }
-
-    fn save(&self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), StorageError> {
-        self.check_open()?;
-        self.wal.append_many(hard_state, entries)?;
-        Ok(())
-    }
-
-    /// The order that makes a crash leave the old state or the new one: the new tree is complete on disk; its name
-    /// replaces the old one's; the log learns where it starts. Between the last two, opening finishes the work.
-    fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StorageError> {
-        self.check_open()?;
-        let mut rebuilds = self.rebuilds.lock();
-        let _applying = self.applying();
-        let applied = self.applied();
-        if snapshot.meta.index <= applied.index {
-            return Err(StorageError::InvalidIndex {
-                index: snapshot.meta.index,
-                reason: format!("the snapshot is older than what is applied, {}", applied.index),
-            });
-        }
-        // It would be one of the state that is given up here.
-        self.rebuilds.give_up(&mut rebuilds);
-        let mut new = NewTree::create(&self.fs, &self.tree_dir, &self.config)?;
-        let mut stream = snapshot.data.into_reader();
-        read::install(&mut new, self.config.wal.identity, &snapshot.meta, &mut *stream)?;
-        let writing = self.writer();
-        let view = self.swap_in(&writing, &mut new)?;
-        self.memory.reset(view);
-        self.record_boundary(Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
-        // Not before: until the log begins behind the snapshot, it cannot be released up to there.
-        self.durable_applied.store(snapshot.meta.index.0, Ordering::Release);
-        self.observers.replaced(self.progress().revision);
-        Ok(())
-    }
-
-    fn read_all(&self) -> Result<Recovered, StorageError> {
-        self.check_open()?;
-        let view = self.published();
-        let bounds = self.wal.bounds();
-        let first = view.progress.applied.index.next().max(bounds.first());
-        let end = bounds.last.next();
-        let entries = if first < end { self.wal.entries(first..end, u64::MAX)? } else { Vec::new() };
-        Ok(Recovered {
-            membership: Membership::clone(&view.settings.membership),
-            hard_state: self.wal.hard_state(),
-            entries,
-        })
-    }
-
-    fn sync(&self) -> Result<(), StorageError> {
-        self.check_open()?;
-        Ok(self.wal.sync()?)
-    }
-
-    fn disk_space(&self, upcoming_bytes: u64) -> DiskSpace {
-        // Until a checkpoint was refused nobody knows how little it does with.
-        let is_short = self.apply_refused.load(Ordering::Acquire)
-            || (self.room.is_short() && !self.room.has(self.need()));
-        let tree = if is_short { DiskSpace::Low } else { DiskSpace::Enough };
-        tree.max(self.wal.disk_space(upcoming_bytes))
-    }
-
-    fn needs_space(&self, command: &Bytes) -> bool {
-        !room::frees_space(command)
-    }
-
-    fn bounds(&self) -> LogBounds {
-        self.wal.bounds()
-    }
-
-    fn term(&self, index: LogIndex) -> Result<Term, StorageError> {
-        Ok(self.wal.term(index)?)
-    }
-
-    fn entries(&self, range: Range<LogIndex>, bytes_max: u64) -> Result<Vec<Entry>, StorageError> {
-        Ok(self.wal.entries(range, bytes_max)?)
-    }
-
-    fn hard_state(&self) -> HardState {
-        self.wal.hard_state()
-    }
-
-    fn release(&self, upto: LogIndex) -> Result<(), StorageError> {
-        self.check_open()?;
-        let upto = upto.min(self.durable_applied());
-        if upto <= self.wal.bounds().boundary {
-            return Ok(());
-        }
-        Ok(self.wal.release(upto)?)
-    }
-
-    fn apply(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StorageError> {
-        self.check_open()?;
-        if entries.is_empty() {
-            return Ok(Vec::new());
-        }
-        let decoded = decode(entries)?;
-        let _applying = self.applying();
-        let bounded = self.bound_memory(entries, || {
-            let bytes_max = self.config.checkpoint_bytes.saturating_mul(room::FREEING_FACTOR);
-            self.memory.bytes() < bytes_max && room::free_space(entries)
-        });
-        self.apply_refused.store(matches!(bounded, Err(StorageError::DiskFull { .. })), Ordering::Release);
-        bounded?;
-        let prefetched = Prefetched::read(&self.memory, decoded.iter().filter_map(Decoded::kind));
-        self.apply_decoded(&decoded, prefetched)
-    }
-
-    fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {
-        self.check_open()?;
-        if entry.entry_type == EntryType::Normal {
-            return Err(StorageError::InvalidIndex {
-                index: entry.index,
-                reason: "the entry is no membership change".to_owned(),
-            });
-        }
-        let _applying = self.applying();
-        self.memory.change(|batch| apply::membership_change(batch, entry, membership))
-    }
-
-    fn applied(&self) -> Applied {
-        self.published().progress.applied
-    }
-
-    fn durable_applied(&self) -> LogIndex {
-        LogIndex(self.durable_applied.load(Ordering::Acquire))
-    }
-
-    fn membership(&self) -> Membership {
-        Membership::clone(&self.published().settings.membership)
-    }
-
-    fn query(&self, key: &[u8]) -> Result<Option<Bytes>, StorageError> {
-        Ok(self.get(key)?.map(|kv| kv.value))
-    }
-
-    fn create_snapshot(&self) -> Result<Snapshot, StorageError> {
-        let since = self.views.written();
-        let view = self.tree_view()?;
-        let meta = SnapshotMeta {
-            index: view.progress.applied.index,
-            term: view.progress.applied.term,
-            membership: Membership::clone(&view.settings.membership),
-        };
-        let pin = self.views.pin(since, Base::Tree(view));
-        let stream = SnapshotStream::new(pin, self.config.wal.identity.cluster);
-        Ok(Snapshot { meta, data: SnapshotData::Stream(Box::new(stream)) })
-    }
-
-    fn checkpoint(&self) -> Result<LogIndex, StorageError> {
-        self.check_open()?;
-        let writing = self.writer();
-        let progress = self.progress();
-        let is_due = compact::is_due(&progress, self.rebuilds.kept());
-        if progress.applied.index == self.durable_applied() && !is_due {
-            self.room.hold_reserve();
-            return Ok(progress.applied.index);
-        }
-        let view = self.fold(&writing, Durability::Durable, compact::CHECKPOINT_ROWS)?;
-        Ok(view.progress.applied.index)
-    }
-
-    fn close(&self) -> Result<(), StorageError> {
-        let mut rebuilds = self.rebuilds.lock();
-        self.rebuilds.give_up(&mut rebuilds);
-        let saved = match self.checkpoint() {
-            Err(StorageError::Closed) => return Ok(()),
-            saved => saved,
-        };
-        self.closed.store(true, Ordering::Release);
-        self.views.close();
-        let closed = self.wal.close();
-        saved?;
-        closed?;
-        self.saved.store(true, Ordering::Release);
-        Ok(())
-    }
 }
 
 /// Without a good end before, dropping it is a crash: the tree on disk stays at the last checkpoint, which the log is never

@@ -17,8 +17,8 @@ pub(crate) type VisitVersion<'a> =
 /// Takes one version.
 pub(crate) type ReadVersion<'a> = &'a mut dyn FnMut(VersionRef<'_>) -> Result<(), StorageError>;
 
-/// Takes one event; says whether to go on.
-pub(crate) type VisitEvent<'a> = &'a mut dyn FnMut(EventRef<'_>) -> Result<ControlFlow<()>, StorageError>;
+/// Takes the key of one write, and when it was; says whether to go on.
+pub(crate) type VisitWrite<'a> = &'a mut dyn FnMut(&[u8], WrittenAt) -> Result<ControlFlow<()>, StorageError>;
 
 /// Takes one row of `state`, its checksum off.
 pub(crate) type ReadRow<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), StorageError>;
@@ -41,8 +41,8 @@ pub(crate) trait Reads {
         read: &mut dyn FnMut(EventRef<'_>) -> Result<(), StorageError>,
     ) -> Result<bool, StorageError>;
 
-    /// Visits the events written at `first` or later, in order.
-    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError>;
+    /// Visits the writes at `first` or later, in order.
+    fn writes_from(&self, first: WrittenAt, visit: VisitWrite<'_>) -> Result<(), StorageError>;
 
     /// Hands a replicated row of `state` to `read`; false when there is none.
     fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError>;
@@ -81,6 +81,19 @@ impl View {
         })?;
         Ok(found)
     }
+
+    /// Visits the events written at `first` or later, in order, until `visit` says to stop.
+    ///
+    /// # Errors
+    /// Those of `visit`; what reading reports.
+    pub(crate) fn events_from(
+        &self,
+        first: WrittenAt,
+        visit: &mut dyn FnMut(EventRef<'_>) -> Result<ControlFlow<()>, StorageError>,
+    ) -> Result<(), StorageError> {
+        let bounds = (Bound::Included(&first.log_key()[..]), Bound::Unbounded);
+        self.tree.scan(Table::Log, bounds, &mut |key, row| visit(EventRef::decode(key, row)?))
+    }
 }
 
 impl Reads for View {
@@ -110,9 +123,8 @@ impl Reads for View {
         self.tree.get(Table::Log, &key, &mut |row| read(EventRef::decode(&key, row)?))
     }
 
-    fn events_from(&self, first: WrittenAt, visit: VisitEvent<'_>) -> Result<(), StorageError> {
-        let bounds = (Bound::Included(&first.log_key()[..]), Bound::Unbounded);
-        self.tree.scan(Table::Log, bounds, &mut |key, row| visit(EventRef::decode(key, row)?))
+    fn writes_from(&self, first: WrittenAt, visit: VisitWrite<'_>) -> Result<(), StorageError> {
+        self.events_from(first, &mut |event| visit(event.key, event.version.written))
     }
 
     fn state_row(&self, name: &[u8], read: ReadRow<'_>) -> Result<bool, StorageError> {

@@ -151,6 +151,7 @@ fn compaction_catches_up_with_writes() {
     for _ in 0..10 {
         store.run_all(batch());
     }
+    store.storage().checkpoint().unwrap();
     let mut waiting = vec![rows(&store)];
     for _ in 0..12 {
         let revision = store.storage().revision().as_i64();
@@ -280,7 +281,7 @@ fn nothing_that_can_be_read_depends_on_how_far_compaction_has_come() {
 /// Or what each step may need would add up until no disk has room for it.
 #[test]
 fn a_long_run_of_steps_is_made_durable_on_the_way() {
-    let config = StorageConfig { checkpoint_bytes: 4 << 20, ..common::config() };
+    let config = StorageConfig { checkpoint_bytes: 1 << 20, ..common::config() };
     let mut store = Store::with(MemoryFileSystem::new(), config).unwrap();
     for round in 0..90 {
         store.run_all(

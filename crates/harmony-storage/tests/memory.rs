@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use common::{Store, put};
-use harmony_types::fake::fs::CallKind;
+use harmony_storage::{EventsRequest, StorageConfig};
+use harmony_types::fake::fs::{CallKind, MemoryFileSystem};
 use harmony_types::txn::{Put, Range, Txn, TxnOp, TxnOpKind};
 use harmony_types::{CommandKind, Storage, StorageError};
 
@@ -151,5 +152,94 @@ fn an_apply_that_waits_for_the_disk_keeps_no_get_waiting() {
         apply.join().unwrap();
         assert_eq!(storage.get(b"hot").unwrap().unwrap().value, "2");
         assert_eq!(storage.get(b"k01000").unwrap().unwrap().version, 2);
+    });
+}
+
+/// Puts of 1,000 B, each in an apply of its own, of which two dozen fill a memory.
+fn fill(store: &mut Store, puts: std::ops::Range<usize>) {
+    for number in puts {
+        store.run(put(&format!("f{number:03}"), &"v".repeat(1_000)));
+    }
+}
+
+fn small() -> Store {
+    let config = StorageConfig { checkpoint_bytes: 24_000, ..common::config() };
+    Store::with(MemoryFileSystem::new(), config).unwrap()
+}
+
+#[test]
+fn a_full_memory_is_left_to_the_next_checkpoint_and_a_second_one_is_not() {
+    let mut store = small();
+    let before = store.storage().durable_applied();
+    fill(&mut store, 0..40);
+    assert_eq!(store.storage().durable_applied(), before);
+    fill(&mut store, 40..60);
+    assert!(before < store.storage().durable_applied());
+
+    let mut store = small();
+    fill(&mut store, 0..40);
+    assert_eq!(store.storage().checkpoint().unwrap(), store.storage().applied().index, "both of them");
+    assert_eq!(store.storage().durable_applied(), store.storage().applied().index);
+    store.restart(false).unwrap();
+    assert_eq!(store.storage().get(b"f039").unwrap().unwrap().value.len(), 1_000);
+}
+
+#[test]
+fn an_apply_that_waited_for_a_checkpoint_makes_none_of_its_own() {
+    let mut store = small();
+    fill(&mut store, 0..10);
+    let applied = store.storage().applied().index;
+    let batches: Vec<_> =
+        (10..40).map(|number| vec![store.entry(put(&format!("f{number:03}"), &"v".repeat(1_000)))]).collect();
+    for entries in &batches {
+        store.storage().save(None, entries).unwrap();
+    }
+    let hold = store.fs.hold([CallKind::Sync]);
+    let storage = store.storage();
+    std::thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| storage.checkpoint().unwrap());
+        hold.wait_for(1);
+        // More than the memory beside the checkpoint takes.
+        let apply = scope.spawn(|| {
+            for entries in &batches {
+                storage.apply(entries).unwrap();
+            }
+        });
+        drop(hold);
+        assert_eq!(checkpoint.join().unwrap(), applied);
+        apply.join().unwrap();
+    });
+    assert_eq!(storage.durable_applied(), applied);
+    assert_eq!(storage.get(b"f039").unwrap().unwrap().value.len(), 1_000);
+}
+
+#[test]
+fn a_watch_that_reads_what_was_replaced_keeps_no_apply_waiting() {
+    let mut store = Store::new();
+    let old = "v".repeat(1_000);
+    store.run_all((0..FILL).map(|row| put(&format!("k{row:05}"), &old)));
+    store.storage().checkpoint().unwrap();
+    store.restart(false).unwrap();
+    store.run(put("hot", "1"));
+    store.run(put("k00000", "2"));
+    let first = store.storage().revision().into();
+    // Other pages take the place of that one in the cache.
+    for row in FILL / 3..FILL {
+        store.storage().get(format!("k{row:05}").as_bytes()).unwrap().unwrap();
+    }
+    let entries = [store.entry(put("hot", "2"))];
+    let hold = store.fs.hold([CallKind::Read]);
+    let storage = store.storage();
+    std::thread::scope(|scope| {
+        let watch = scope.spawn(|| {
+            let request = EventsRequest { first, prev_kv: true, ..EventsRequest::default() };
+            storage.events(&request).unwrap().events
+        });
+        hold.wait_for(1);
+        storage.apply(&entries).unwrap();
+        drop(hold);
+        let events = watch.join().unwrap();
+        assert_eq!(events[0].prev_kv.as_ref().unwrap().value, old);
+        assert_eq!(events[0].kv.as_ref().unwrap().value, "2");
     });
 }

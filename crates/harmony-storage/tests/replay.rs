@@ -7,9 +7,10 @@ mod common;
 use common::life::{Contents, commands};
 use common::{Store, put};
 use harmony_storage::{HashKv, StorageConfig};
-use harmony_types::Storage;
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
+use harmony_types::txn::DeleteRange;
+use harmony_types::{CommandKind, Storage};
 
 fn config(rng: &mut SeededRng) -> StorageConfig {
     let mut config = StorageConfig { checkpoint_bytes: 1 + rng.below(6_000), ..common::config() };
@@ -107,10 +108,11 @@ fn opening_replays_the_log_to_the_same_bytes() {
 #[test]
 fn a_tail_of_two_memories_needs_no_checkpoint_to_open() {
     const MIB: usize = 1 << 20;
-    // Opening replays up to 8 MiB at once: 7 of these entries, which fill a memory.
-    let mut config = StorageConfig { checkpoint_bytes: 4 * MIB as u64, ..common::config() };
+    // Opening replays up to 4 MiB at once: 3 of these entries. Two such parts fill a memory, one does not, though the versions
+    // that an entry replaces count for half. Of two full memories, opening takes one into the tree.
+    let mut config = StorageConfig { checkpoint_bytes: 5 * MIB as u64, ..common::config() };
     config.wal.segment_bytes = 64 * MIB as u64;
-    for (entries, expected) in [(7, 0), (14, 0), (21, 14)] {
+    for (entries, expected) in [(6, 0), (12, 0), (18, 6)] {
         let mut store = Store::with(MemoryFileSystem::new(), config.clone()).unwrap();
         let value = "v".repeat(MIB);
         // Some keys are written in several parts of the tail.
@@ -128,5 +130,47 @@ fn a_tail_of_two_memories_needs_no_checkpoint_to_open() {
         assert_eq!(hash, other.storage().applied_hash(), "{} MiB of tail", entries.len());
         assert_eq!(storage.checkpoint().unwrap().0, entries.len() as u64);
         assert_eq!(storage.hash().unwrap(), other.storage().hash().unwrap());
+    }
+}
+
+#[test]
+fn a_tail_that_is_read_by_several_threads_gives_the_same_bytes() {
+    const KEYS: usize = 600;
+    let mut rng = Seed(3).rng();
+    let mut config = common::config();
+    config.wal.segment_bytes = 64 << 20;
+    let mut first = Store::with(MemoryFileSystem::new(), config.clone()).unwrap();
+    let value = "v".repeat(4 << 10);
+    // Three parts of 4 MiB.
+    let entries: Vec<_> = (0..3_000)
+        .map(|nth| {
+            let key = format!("key {}", rng.index(0..KEYS));
+            match nth % 10 {
+                // Some keys, or none.
+                0 => first.entry(CommandKind::DeleteRange(DeleteRange {
+                    range_end: format!("{key}5").into(),
+                    key: key.into(),
+                    ..DeleteRange::default()
+                })),
+                _ => first.entry(put(&key, &format!("{nth} {value}"))),
+            }
+        })
+        .collect();
+    let (before, tail) = entries.split_at(KEYS);
+    first.save(before);
+    first.storage().apply(before).unwrap();
+    first.storage().checkpoint().unwrap();
+    first.save(tail);
+    let image = first.fs.crash_image(Crash::LoseUnsynced);
+    first.storage().apply(tail).unwrap();
+    // All of the tail in memory; and one for which opening makes checkpoints between the parts.
+    for checkpoint_bytes in [64 << 20, 2 << 20] {
+        let config = StorageConfig { checkpoint_bytes, ..config.clone() };
+        let opened = Store::with(image.crash_image(Crash::KeepAll), config).unwrap();
+        let storage = opened.storage();
+        assert_eq!(storage.applied(), first.storage().applied());
+        assert_eq!(checkpoint_bytes < 4 << 20, (before.len() as u64) < storage.durable_applied().0);
+        assert_eq!(storage.applied_hash(), first.storage().applied_hash());
+        assert_eq!(storage.hash().unwrap(), first.storage().hash().unwrap());
     }
 }

@@ -226,7 +226,7 @@ fn views_keep_no_memory_of_what_is_in_the_tree() {
 fn memory_that_views_copied_while_a_checkpoint_ran_is_bounded() {
     let mut store = store(StorageConfig { checkpoint_bytes: 20_000, ..common::config() });
     store.run(put("a", "0"));
-    let fill: Vec<_> = (0..40).map(|number| store.entry(put(&format!("b{number}"), "z"))).collect();
+    let fill: Vec<_> = (0..100).map(|number| store.entry(put(&format!("b{number}"), "z"))).collect();
     let entries: Vec<_> = (1..=20).map(|number| store.entry(put("a", &number.to_string()))).collect();
     store.save(&fill);
     store.save(&entries);

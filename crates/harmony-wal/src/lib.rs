@@ -143,7 +143,8 @@
 //! # How to read the source
 //! `frame` (the unit of checking) → `segment` (a file of them) → `tail` (torn or corrupt?) → `ahead`, `replay` and
 //! `recovery` → `pending` and `writer` and `tail_block` (from memory to disk) → `wal` (the log itself) → `group` (one sync for many
-//! threads) → `fetch`, `release`, `spare`, `fill`, `room` → `repair` (by hand, never at open).
+//! threads) → `fetch`, `release`, `spare`, `fill`, `room` → `repair` (by hand, never at open). `background` is for
+//! whoever shares the processors with a log.
 
 /// The README's example compiles.
 #[cfg(doctest)]
@@ -152,6 +153,7 @@ struct Readme;
 
 mod ahead;
 mod aside;
+mod background;
 mod batched;
 mod blocks;
 mod cache;
@@ -187,6 +189,7 @@ pub use harmony_types::{
     OpenMode, RecordType, Term, Wal, WalError, WalOffset, WalRecord,
 };
 
+pub use background::{give_way, work_in_background};
 pub use batched::{BatchOptions, BatchedWal};
 pub use clock::SystemClock;
 pub use dump::{DumpOptions, VerifyReport, dump, verify};

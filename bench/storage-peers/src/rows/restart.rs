@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use harmony_storage::StorageConfig;
 use harmony_types::Storage;
 use harmony_wal::{FileWal, OsFileSystem};
 
@@ -20,8 +21,7 @@ pub fn open(plan: &Plan, dir: &Path) -> Result<Figures> {
         (1, OPEN_MS, "of these, ms for the log", "entries in this tail"),
         (2, OPEN_FULL_MS, "of these two, ms for the log", "entries in these two tails"),
     ] {
-        let task =
-            Task { dir: dir.to_owned(), keys: plan.keys, time: Duration::ZERO, small: false, memories };
+        let task = Task { memories, ..task(plan, dir) };
         let told = task.spawn()?;
         let (all, log) = open_killed(&task)?;
         figures.extend([(name, all), (of_log, log), (of_entries, told.entries as f64)]);
@@ -31,9 +31,16 @@ pub fn open(plan: &Plan, dir: &Path) -> Result<Figures> {
     Ok(figures)
 }
 
+/// A store of all keys, and one memory of tail.
+fn task(plan: &Plan, dir: &Path) -> Task {
+    let StorageConfig { checkpoint_bytes, tree_cache_bytes, .. } = plan.config;
+    let (dir, keys) = (dir.to_owned(), plan.keys);
+    Task { dir, keys, time: Duration::ZERO, small: false, checkpoint_bytes, tree_cache_bytes, memories: 1 }
+}
+
 /// Milliseconds until the store is open, and of these until the log is.
 fn open_killed(task: &Task) -> Result<(f64, f64)> {
-    let config = child::config(task.small);
+    let config = task.config();
     let start = Instant::now();
     let node = Node::open(&task.dir, config.clone())?;
     let all = start.elapsed();
@@ -51,8 +58,7 @@ fn open_killed(task: &Task) -> Result<(f64, f64)> {
 
 /// Ten times as many keys in little memory: puts, then the open after the kill.
 pub fn large(plan: &Plan, dir: &Path) -> Result<Figures> {
-    let task =
-        Task { dir: dir.to_owned(), keys: 10 * plan.keys, time: 3 * plan.time, small: true, memories: 1 };
+    let task = Task { keys: 10 * plan.keys, time: 3 * plan.time, small: true, ..task(plan, dir) };
     let told = task.spawn()?;
     let (all, log) = open_killed(&task)?;
     Ok(vec![

@@ -306,6 +306,8 @@ impl Transport for TcpTransport {
         };
         let wires = Arc::clone(&self.wires);
         let work = move || {
+            // Reading the state must not hold up those who use it.
+            harmony_wal::work_in_background();
             let result = snapshot::send(&wires, &peer, announcement, snapshot);
             match &result {
                 Ok(()) => {

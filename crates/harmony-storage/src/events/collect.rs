@@ -1,16 +1,17 @@
 //! Collecting events until an answer is full, whole revisions where that is possible.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use harmony_types::history::{Events, EventsRequest, HistoryPosition};
 use harmony_types::{Event, EventType, KeyValue, Revision, StorageError};
 
-use crate::batch::OwnEvent;
+use crate::batch::{Batch, Before, OwnEvent, Stub};
 use crate::mvcc::history;
 use crate::tree::record::{EventRef, Replaced, Version, VersionBuf, VersionRef, WrittenAt, corrupt};
 use crate::tree::{NEXT, STOP, Table};
-use crate::view::Reads;
+use crate::view::{Reads, View};
 
 /// Size of the buffers that events out of the tree share. An event costs one copy and no allocation of its own, and one that
 /// is kept keeps no more than this.
@@ -21,6 +22,8 @@ pub(super) struct Collector<'a> {
     request: &'a EventsRequest,
     compact: Revision,
     events: Vec<Event>,
+    /// Events whose version before is still to be read in the tree that was below them.
+    unread: Vec<Unread>,
     buffer: BytesMut,
     bytes: u64,
     rows: u64,
@@ -38,6 +41,7 @@ impl<'a> Collector<'a> {
             request,
             compact,
             events: Vec::new(),
+            unread: Vec::new(),
             buffer: BytesMut::new(),
             bytes: 0,
             rows: 0,
@@ -71,6 +75,11 @@ impl<'a> Collector<'a> {
         Events { events: self.events, next: self.next, revision }
     }
 
+    /// The answer from memory alone; `None` when it is not all up to `revision`.
+    pub(super) fn into_written(self, revision: Revision) -> Option<Written> {
+        (revision < self.next.revision).then_some(Written { events: self.events, unread: self.unread })
+    }
+
     /// There is no event behind the last one up to `revision`.
     pub(super) fn reached(&mut self, revision: Revision) {
         if !self.full && self.next.revision <= revision {
@@ -80,12 +89,12 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Collects what `reads` holds.
+    /// Collects what a tree holds.
     ///
     /// # Errors
     /// What reading reports.
-    pub(super) fn scan(&mut self, reads: &dyn Reads) -> Result<(), StorageError> {
-        reads.events_from(self.next.into(), &mut |event| self.copy(reads, &event))
+    pub(super) fn scan(&mut self, tree: &View) -> Result<(), StorageError> {
+        tree.events_from(self.next.into(), &mut |event| self.copy(tree, &event))
     }
 
     /// Takes an event that is borrowed from a page.
@@ -119,34 +128,59 @@ impl<'a> Collector<'a> {
         Ok(flow)
     }
 
-    /// Takes an event that `reads` has in memory; its bytes are shared.
+    /// Takes an event that `batch` has in memory; its bytes are shared. What it replaced in the tree is left to
+    /// [`Collector::read_before`].
     pub(super) fn share(
         &mut self,
-        reads: &dyn Reads,
-        event: &OwnEvent<'_>,
+        batch: &Batch,
+        OwnEvent { event, before }: OwnEvent<'_>,
     ) -> Result<ControlFlow<()>, StorageError> {
-        let OwnEvent { key, version, replaced } = *event;
-        if !self.request.keys.contains(key) {
+        let version = event.version();
+        if !self.request.keys.contains(event.key()) {
             return Ok(self.look(version.written, 0));
         }
-        let found;
-        let replaced = match replaced {
-            Some(_) if !self.wants_replaced(&version.borrowed()) => None,
-            Some(replaced) if !is_older(&replaced.borrowed(), &version.borrowed()) => {
-                let here = Replaced::Here(replaced.borrowed());
-                found = before_revision(reads, key, version.written.revision, &here)?;
-                found.as_ref()
+        let revision = version.written.revision;
+        let (mut replaced, mut unread) = (None, None);
+        if self.wants_replaced(&version) {
+            match before {
+                Before::None => {}
+                Before::Written(earlier) if is_older(&earlier.version(), &version) => {
+                    replaced = Some(earlier.to_buf());
+                }
+                Before::Written(earlier) => {
+                    let at = Replaced::InLog(earlier.version().written);
+                    replaced = before_revision(batch, event.key(), revision, &at)?;
+                }
+                // The tree below is older than any event on it.
+                Before::InTree(stub) => unread = Some(stub),
             }
-            replaced => replaced,
-        };
+        }
         let replaced = replaced.filter(|replaced| replaced.live);
-        let borrowed = replaced.map(VersionBuf::borrowed);
-        let flow = self.look(version.written, size(key, &version.borrowed(), borrowed.as_ref()));
+        let borrowed = replaced.as_ref().map(VersionBuf::borrowed);
+        let mut bytes = size(event.key(), &version, borrowed.as_ref());
+        let unread = unread.and_then(|stub| Some((stub, stub.value_bytes?)));
+        bytes += unread.map_or(0, |(_, value_bytes)| (event.key().len() + value_bytes) as u64);
+        let flow = self.look(version.written, bytes);
         if flow.is_continue() {
+            let (key, version) = event.to_bufs();
+            if let Some((stub, _)) = unread {
+                self.unread.push((self.events.len(), stub, Arc::clone(batch.tree())));
+            }
             let of = |version: &VersionBuf| version.to_key_value(key.clone(), version.value.clone());
-            self.push(version.live, of(version), replaced.map(of));
+            self.push(version.live, of(&version), replaced.as_ref().map(of));
         }
         Ok(flow)
+    }
+
+    /// Reads what events that were taken from memory replaced in the tree: for those who hold no lock.
+    ///
+    /// # Errors
+    /// What reading reports.
+    pub(super) fn read_before(&mut self) -> Result<(), StorageError> {
+        let (mut events, unread) = (std::mem::take(&mut self.events), std::mem::take(&mut self.unread));
+        let read = read_before(&mut events, unread, &mut |value| self.own(value));
+        self.events = events;
+        read
     }
 
     /// What was there before is that of the revision before, which must be readable; a put that created the key has nothing
@@ -203,6 +237,47 @@ impl<'a> Collector<'a> {
         self.buffer.extend_from_slice(bytes);
         self.buffer.split().freeze()
     }
+}
+
+/// Events of memory, of which some still lack what they replaced in the tree.
+pub(crate) struct Written {
+    events: Vec<Event>,
+    unread: Vec<Unread>,
+}
+
+impl Written {
+    /// The events with what they replaced: for those who hold no lock.
+    ///
+    /// # Errors
+    /// What reading reports.
+    pub(crate) fn read(self) -> Result<Vec<Event>, StorageError> {
+        let Self { mut events, unread } = self;
+        read_before(&mut events, unread, &mut Bytes::copy_from_slice)?;
+        Ok(events)
+    }
+}
+
+/// The place of an event, and what it replaced in the tree that was below it.
+type Unread = (usize, Stub, Arc<View>);
+
+fn read_before(
+    events: &mut [Event],
+    unread: Vec<Unread>,
+    own: &mut dyn FnMut(&[u8]) -> Bytes,
+) -> Result<(), StorageError> {
+    for (number, stub, tree) in unread {
+        // It may have been cut off again.
+        let Some(event) = events.get_mut(number) else { continue };
+        let Some(kv) = &event.kv else { continue };
+        let key = kv.key.clone();
+        let mut prev_kv = None;
+        stub.version_in(&tree, &key, &mut |version| {
+            prev_kv = Some(version.to_key_value(key.clone(), own(version.value)));
+            Ok(())
+        })?;
+        event.prev_kv = prev_kv;
+    }
+    Ok(())
 }
 
 /// Bytes that count for an event.

@@ -52,7 +52,7 @@ impl Pace {
     /// That of a commit that drops `rows`, or more if it adds `batch`.
     pub(crate) fn beside(batch: &Batch, rows: usize) -> Self {
         let rows_max = rows.max(2 * batch.len());
-        Self { rows_max, bytes_max: STEP_BYTES.max(2 * batch.bytes()), deletes_max: rows_max }
+        Self { rows_max, bytes_max: STEP_BYTES.max(2 * batch.row_bytes()), deletes_max: rows_max }
     }
 }
 

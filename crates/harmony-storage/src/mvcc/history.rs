@@ -63,9 +63,8 @@ fn first_write(
 ) -> Result<Option<WrittenAt>, StorageError> {
     let mut found = None;
     let mut rows = 0;
-    reads.events_from(*ahead, &mut |event| {
-        let written = event.version.written;
-        if event.key == key {
+    reads.writes_from(*ahead, &mut |of, written| {
+        if of == key {
             found = Some(written);
         } else if rows < rows_max {
             rows += 1;

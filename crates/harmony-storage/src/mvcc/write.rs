@@ -52,7 +52,7 @@ pub(crate) fn put(batch: &mut Batch, put: &Put) -> Result<PutOutcome, StorageErr
     };
     lease::move_key(batch, &put.key, live.map_or(0, |before| before.lease), version.lease);
     let prev_kv = live.filter(|_| put.prev_kv).map(|before| key_value(&put.key, before));
-    batch.write(put.key.clone(), version, before);
+    batch.write(&put.key, &version, before.as_ref());
     Ok(PutOutcome { prev_kv })
 }
 
@@ -75,16 +75,16 @@ pub(crate) fn delete_range(
         if delete.prev_kv {
             outcome.prev_kvs.push(key_value(&key, &before));
         }
-        self::delete(batch, key, before);
+        self::delete(batch, &key, &before);
     }
     Ok(outcome)
 }
 
 /// Deletes one key, whose live version is `before`.
-pub(crate) fn delete(batch: &mut Batch, key: Bytes, before: VersionBuf) {
-    lease::move_key(batch, &key, before.lease, 0);
+pub(crate) fn delete(batch: &mut Batch, key: &[u8], before: &VersionBuf) {
+    lease::move_key(batch, key, before.lease, 0);
     let tombstone = VersionBuf::tombstone(batch.next_write());
-    batch.write(key, tombstone, Some(before));
+    batch.write(key, &tombstone, Some(before));
 }
 
 fn key_value(key: &Bytes, version: &VersionBuf) -> KeyValue {

@@ -131,7 +131,7 @@ impl Build {
         self.round_bytes += bytes;
         new.write(2 * bytes, &mut |writer, progress| {
             for (key, row) in &newest {
-                counted::put_latest(writer, progress, key, row)?;
+                counted::put_latest(writer, progress, key, row, &mut |_| Ok(()))?;
             }
             counted::append(writer, progress, Table::Log, &mut held.filling())
         })?;

@@ -5,6 +5,7 @@ use std::io;
 use std::ops::Bound;
 use std::sync::{Arc, OnceLock};
 
+use harmony_wal::give_way;
 use redb::{BackendError, StorageBackend};
 
 use super::pages::{PageDamage, PagedFile};
@@ -26,6 +27,7 @@ impl FileBackend {
 
 /// Reads, and remembers damage.
 pub(super) fn read(pages: &PagedFile, damage: &FirstDamage, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    give_way();
     pages.read(offset, out).inspect_err(|error| {
         if let Some(found) = PageDamage::of(error) {
             // Only the first one counts.
@@ -59,6 +61,7 @@ impl StorageBackend for FileBackend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        give_way();
         self.pages.write(offset, data)
     }
 

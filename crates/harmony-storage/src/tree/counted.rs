@@ -5,17 +5,18 @@ use harmony_types::StorageError;
 use super::meta::{self, Progress};
 use super::{KvWriter, NextRow, Table};
 
-/// Writes a key's newest record.
+/// Writes a key's newest record, and hands the one that it replaced, if any, to `replaced`.
 ///
 /// # Errors
-/// What the tree reports.
+/// Those of `replaced`; what the tree reports.
 pub(crate) fn put_latest(
     writer: &mut dyn KvWriter,
     progress: &mut Progress,
     key: &[u8],
     row: &[u8],
+    replaced: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
-    let replaced = writer.put(Table::Latest, key, row)?;
+    let replaced = writer.replace(Table::Latest, key, row, replaced)?;
     progress.latest_bytes += row.len() as u64;
     match replaced {
         Some(bytes) => progress.latest_bytes -= bytes as u64,

@@ -91,13 +91,13 @@ impl StorageBackend for OverlayBackend {
 
     fn read(&self, offset: u64, mut out: &mut [u8]) -> Result<(), io::Error> {
         let Overlay { pages, damage, .. } = &*self.0;
-        let mut state = self.0.state();
-        if state.len < offset.saturating_add(out.len() as u64) {
+        if self.0.state().len < offset.saturating_add(out.len() as u64) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         for (page, within, bytes) in parts(offset, out.len()) {
             let (now, later) = out.split_at_mut(bytes);
             out = later;
+            let mut state = self.0.state();
             if let Some(written) = state.written.get(&page) {
                 let written = written.get(within..within + bytes).ok_or(io::ErrorKind::UnexpectedEof)?;
                 now.copy_from_slice(written);
@@ -105,6 +105,8 @@ impl StorageBackend for OverlayBackend {
                 if let Some(read) = &mut state.read {
                     read.insert(page);
                 }
+                // Several threads may read at a time.
+                drop(state);
                 backend::read(pages, damage, page * PAGE + within as u64, now)?;
             } else {
                 now.fill(0);

@@ -126,7 +126,8 @@ impl<V: AsRef<[u8]>> Version<V> {
         }
     }
 
-    fn encode_body(&self, out: &mut Vec<u8>) {
+    /// Appends the body.
+    pub(crate) fn encode_body(&self, out: &mut Vec<u8>) {
         out.push(if self.live { 0 } else { TOMBSTONE });
         put_written(self.written, out);
         if self.live {
@@ -158,11 +159,25 @@ impl<'a> VersionRef<'a> {
     /// # Errors
     /// [`StorageError::CrcMismatch`]; [`StorageError::CorruptRecord`] for a form that this release does not know.
     pub(crate) fn decode_latest(key: &[u8], row: &'a [u8]) -> Result<Self, StorageError> {
-        let body = check_crc(Table::Latest, key, row)?;
-        Self::decode_body(body).ok_or_else(|| corrupt(Table::Latest, key, "the record makes no sense"))
+        Ok(Self::decode_latest_with_body(key, row)?.0)
     }
 
-    fn decode_body(body: &'a [u8]) -> Option<Self> {
+    /// The same, and the body.
+    ///
+    /// # Errors
+    /// As [`Version::decode_latest`].
+    pub(crate) fn decode_latest_with_body(
+        key: &[u8],
+        row: &'a [u8],
+    ) -> Result<(Self, &'a [u8]), StorageError> {
+        let body = check_crc(Table::Latest, key, row)?;
+        let version = Self::decode_body(body)
+            .ok_or_else(|| corrupt(Table::Latest, key, "the record makes no sense"))?;
+        Ok((version, body))
+    }
+
+    /// Reads a body; `None` for a form that this release does not know.
+    pub(crate) fn decode_body(body: &'a [u8]) -> Option<Self> {
         let mut reader = Reader(body);
         let live = match reader.byte()? {
             0 => true,
@@ -254,7 +269,8 @@ impl<'a> EventRef<'a> {
     }
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Takes parts off the front; `None` when they are not whole.
+pub(crate) struct Reader<'a>(pub(crate) &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn byte(&mut self) -> Option<u8> {
@@ -263,7 +279,8 @@ impl<'a> Reader<'a> {
         Some(*first)
     }
 
-    fn varint(&mut self) -> Option<u64> {
+    /// The next number.
+    pub(crate) fn varint(&mut self) -> Option<u64> {
         let mut number = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -279,11 +296,13 @@ impl<'a> Reader<'a> {
         None
     }
 
-    fn written(&mut self) -> Option<WrittenAt> {
+    /// When a version was written.
+    pub(crate) fn written(&mut self) -> Option<WrittenAt> {
         Some(WrittenAt { revision: Revision(self.varint()?), sub: u32::try_from(self.varint()?).ok()? })
     }
 
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    /// The next bytes, which their length stands before.
+    pub(crate) fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.varint()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
@@ -291,7 +310,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-fn put_varint(mut number: u64, out: &mut Vec<u8>) {
+/// Appends a number.
+pub(crate) fn put_varint(mut number: u64, out: &mut Vec<u8>) {
     while 0x7f < number {
         out.push(0x80 | number.to_le_bytes()[0]);
         number >>= 7;
@@ -299,7 +319,8 @@ fn put_varint(mut number: u64, out: &mut Vec<u8>) {
     out.push(number.to_le_bytes()[0]);
 }
 
-fn put_written(written: WrittenAt, out: &mut Vec<u8>) {
+/// Appends when a version was written.
+pub(crate) fn put_written(written: WrittenAt, out: &mut Vec<u8>) {
     put_varint(written.revision.0, out);
     put_varint(u64::from(written.sub), out);
 }

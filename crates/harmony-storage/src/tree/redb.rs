@@ -17,6 +17,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use harmony_types::{File, FileSystem, OpenMode, StorageError};
+use harmony_wal::give_way;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 
 use super::backend::{FileBackend, FirstDamage};
@@ -331,10 +332,18 @@ impl<'txn> RedbWriter<'txn> {
 }
 
 impl KvWriter for RedbWriter<'_> {
-    fn put(&mut self, table: Table, key: &[u8], value: &[u8]) -> Result<Option<usize>, StorageError> {
+    fn replace(
+        &mut self,
+        table: Table,
+        key: &[u8],
+        value: &[u8],
+        replaced: &mut dyn FnMut(&[u8]) -> Result<(), StorageError>,
+    ) -> Result<Option<usize>, StorageError> {
+        give_way();
         let file = self.file;
-        let replaced = call("put", file, || self.table(table).insert(key, value))?;
-        Ok(replaced.map(|old| old.value().len()))
+        let Some(old) = call("put", file, || self.table(table).insert(key, value))? else { return Ok(None) };
+        replaced(old.value())?;
+        Ok(Some(old.value().len()))
     }
 
     fn remove(&mut self, table: Table, key: &[u8]) -> Result<Option<usize>, StorageError> {
@@ -363,6 +372,7 @@ impl KvWriter for RedbWriter<'_> {
         let mut cursor = call("seek the end", file, || table.upper_bound_mut(Bound::<&[u8]>::Unbounded))?;
         let (mut key, mut value) = (Vec::new(), Vec::new());
         while next(&mut key, &mut value)? {
+            give_way();
             call("append", file, || cursor.insert_before(key.as_slice(), value.as_slice()))?;
         }
         call("append", file, || cursor.close())
