@@ -38,7 +38,7 @@ pub(crate) const TREE_FILE_NEW: &str = "tree.redb.new";
 ///
 /// Apply changes memory alone, see `memory.rs`; a checkpoint folds that into the tree beside it.
 ///
-/// Invariants, besides those of [`Storage`]:
+/// Invariants, besides those of [`harmony_types::Storage`]:
 /// - `rebuilds` is held by whoever makes a new tree file, `applying` by whoever moves the applied index, `writer` by whoever
 ///   commits to the tree, `memory` for moments; they are taken in this order;
 /// - the tree, the frozen batch on it if any, and the batch on top are together what was applied.
