@@ -22,12 +22,15 @@
 //! - **Revocations are paced**: so many a second, so many under way, each lease once. One that was refused comes again; one
 //!   whose end is unknown stays with the log of this term, in which it commits, or goes with it.
 
+mod checkpoint;
 mod core;
 mod deadlines;
 mod host;
 mod keeper;
+mod reign;
 #[cfg(test)]
 mod tests;
+mod tracked;
 
 pub use host::{Leadership, LeaseHost};
 pub use keeper::{LeaseKeeper, LeaseMetrics, LeaseOptions, TimeToLive};

@@ -102,7 +102,7 @@ pub const EVENT_OVERHEAD_BYTES: u64 = 320;
 /// block.
 pub trait HistoryObserver: Send + Sync {
     /// Bytes of keys and values that the next call may bring, in as many events as these bytes hold times
-    /// [`EVENT_OVERHEAD_BYTES`]; 0 when nobody is interested, so that nothing is collected.
+    /// [`EVENT_OVERHEAD_BYTES`]; one event alone may have more. 0 when nobody is interested, so that nothing is collected.
     fn bytes_max(&self) -> u64;
 
     /// The newest revision is `revision` now. `events`: all those of the revisions since the last call, with what they

@@ -4,19 +4,17 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use harmony_types::lease::{LeaseCheckpoint, LeaseRemaining, LeaseRevoke};
-use harmony_types::{Author, Command, CommandKind, Lease, LeaseChange, LeaseId, NodeError, Term};
+use harmony_types::lease::LeaseRevoke;
+use harmony_types::{Command, CommandKind, Lease, LeaseChange, LeaseId, NodeError, Term};
 
-use super::deadlines::Deadlines;
 use super::host::Leadership;
 use super::keeper::{Inbox, LeaseMetrics, LeaseOptions, ProposalEnd, TimeToLive};
+use super::reign::{Call, Proposed, Reign, Round, refuse};
+use super::tracked::{Phase, Tracked};
 use crate::waiter::{ReplyBatch, Waiter};
 
-/// Leases in one command about what is left of them.
-const CHECKPOINT_LEASES_MAX: usize = 1_000;
-
-/// Renewals that wait for the end of one lease.
-const WAITING_FOR_END_MAX: usize = 16;
+/// Entries of leases that are gone, beside as many as there are leases, until they are looked for.
+const DEADLINES_SPARE: usize = 1_024;
 
 /// What a turn wants done.
 pub(super) struct Actions {
@@ -41,99 +39,12 @@ pub(super) struct Proposal {
 /// Invariant: `leases` are those of the state machine, as far as its changes came in; their times count only in a reign
 /// that has begun.
 pub(super) struct Core {
-    options: LeaseOptions,
-    metrics: Arc<LeaseMetrics>,
-    leases: BTreeMap<LeaseId, Tracked>,
-    reign: Option<Reign>,
+    pub(super) options: LeaseOptions,
+    pub(super) metrics: Arc<LeaseMetrics>,
+    pub(super) leases: BTreeMap<LeaseId, Tracked>,
+    pub(super) reign: Option<Reign>,
     /// Of leases, rounds and proposals: never used twice.
-    number: u64,
-}
-
-struct Tracked {
-    serial: u64,
-    ttl_s: i64,
-    /// As the log says; 0: all of it.
-    remaining_ttl_s: i64,
-    /// When its time is over.
-    over_at: Duration,
-    /// How much longer it is left alone.
-    grace: Duration,
-    phase: Phase,
-    /// Somebody renewed it in this reign, or got it.
-    is_renewed: bool,
-    /// The last proposal by which the log says, or will say, that less than all of it is left.
-    less_told: Option<u64>,
-    /// Renewals that came too late.
-    waiting: Vec<Waiter<i64>>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Counting,
-    /// To be revoked.
-    Over,
-    /// Its revocation is in the log of this term, or on its way there.
-    Revoking,
-}
-
-impl Tracked {
-    fn end(&self) -> Duration {
-        self.over_at + self.grace
-    }
-
-    fn ttl(&self) -> Duration {
-        seconds(self.ttl_s)
-    }
-
-    /// What the log says is left, seconds.
-    fn known_s(&self) -> i64 {
-        if self.remaining_ttl_s == 0 { self.ttl_s } else { self.remaining_ttl_s }
-    }
-}
-
-/// The time in which this node leads, in one term.
-struct Reign {
-    term: Term,
-    /// Leases are counted: what came before this reign is applied.
-    has_begun: bool,
-    deadlines: Deadlines,
-    /// To be revoked, in the order in which they were over.
-    over: VecDeque<LeaseId>,
-    revoking: usize,
-    next_revoke_at: Duration,
-    round: Option<Round>,
-    /// No round before: the last one failed.
-    next_round_at: Duration,
-    renewals: Vec<Call<i64>>,
-    questions: Vec<Call<Option<TimeToLive>>>,
-    proposed: BTreeMap<u64, Proposed>,
-    checkpoint_at: Duration,
-    checkpoint_interval: Duration,
-    to_checkpoint: VecDeque<LeaseId>,
-    is_checkpointing: bool,
-}
-
-/// A call that waits for a round.
-struct Call<T> {
-    asked: Duration,
-    id: LeaseId,
-    waiter: Waiter<T>,
-}
-
-/// Leadership is being confirmed for those who asked before.
-struct Round {
-    number: u64,
-    opened: Duration,
-    renewals: Vec<Call<i64>>,
-    questions: Vec<Call<Option<TimeToLive>>>,
-    over: VecDeque<LeaseId>,
-}
-
-enum Proposed {
-    Revoke(LeaseId, u64),
-    Checkpoint,
-    /// The log says again that all of these is left; they were renewed.
-    Clear(Vec<(LeaseId, Waiter<i64>)>),
+    pub(super) number: u64,
 }
 
 impl Core {
@@ -188,6 +99,11 @@ impl Core {
         self.open_round(now, &mut actions);
         self.metrics.leases.set(self.leases.len() as u64);
         actions
+    }
+
+    #[cfg(test)]
+    pub(super) fn deadline_count(&self) -> usize {
+        self.reign.as_ref().map_or(0, |reign| reign.deadlines.count())
     }
 
     /// Ends all calls.
@@ -294,34 +210,6 @@ impl Core {
         }
     }
 
-    fn cleared(
-        &mut self,
-        token: u64,
-        end: ProposalEnd,
-        calls: Vec<(LeaseId, Waiter<i64>)>,
-        actions: &mut Actions,
-    ) {
-        for (id, waiter) in calls {
-            match end {
-                ProposalEnd::NotProposed => actions.renewals.push(waiter, Err(NodeError::Busy)),
-                ProposalEnd::Unknown => actions.renewals.push(waiter, Err(NodeError::LeaderChanged)),
-                ProposalEnd::Applied | ProposalEnd::Refused => {
-                    let Some(lease) = self.leases.get_mut(&id) else {
-                        actions.renewals.push(waiter, Ok(0));
-                        continue;
-                    };
-                    lease.less_told = lease.less_told.filter(|told| token < *told);
-                    if lease.phase == Phase::Counting {
-                        self.metrics.renewed.add(1);
-                        actions.renewals.push(waiter, Ok(lease.ttl_s));
-                    } else {
-                        lease.wait_for_end(waiter, actions);
-                    }
-                }
-            }
-        }
-    }
-
     fn round_ended(&mut self, number: u64, confirmed: bool, now: Duration, actions: &mut Actions) {
         let Some(reign) = &mut self.reign else { return };
         let Some(round) = reign.round.take_if(|round| round.number == number) else { return };
@@ -400,7 +288,7 @@ impl Core {
                 self.metrics.expired.add(1);
             }
             if lease.phase != Phase::Counting {
-                lease.wait_for_end(waiter, actions);
+                lease.wait_for_end(waiter, &mut actions.renewals);
                 continue;
             }
             // An end is never moved to an earlier time.
@@ -415,16 +303,7 @@ impl Core {
                 actions.renewals.push(waiter, Ok(lease.ttl_s));
             }
         }
-        let mut to_clear = to_clear.into_iter().peekable();
-        while to_clear.peek().is_some() {
-            let calls: Vec<_> = to_clear.by_ref().take(CHECKPOINT_LEASES_MAX).collect();
-            let all = |(id, _): &(LeaseId, _)| LeaseRemaining { id: id.0, remaining_ttl: 0 };
-            let leases = calls.iter().map(all).collect();
-            self.number += 1;
-            reign.proposed.insert(self.number, Proposed::Clear(calls));
-            let kind = CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases });
-            actions.proposals.push(reign.proposal(self.number, kind));
-        }
+        self.clear(to_clear, actions);
     }
 
     /// Finds the leases whose time is over, calls that waited too long, and what the log is to be told.
@@ -439,6 +318,10 @@ impl Core {
         }
         if !reign.has_begun {
             return;
+        }
+        if DEADLINES_SPARE + 2 * self.leases.len() < reign.deadlines.count() {
+            let leases = &self.leases;
+            reign.deadlines.retain(|id, serial| leases.get(&id).is_some_and(|lease| lease.serial == serial));
         }
         while let Some((id, serial)) = reign.deadlines.pop(now) {
             let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.serial == serial) else {
@@ -455,43 +338,7 @@ impl Core {
             reign.over.push_back(id);
             self.metrics.expired.add(1);
         }
-        if reign.checkpoint_at <= now && reign.to_checkpoint.is_empty() {
-            let longest = self.options.checkpoint_interval;
-            let wanted = self.leases.iter().filter(|(_, lease)| !lease.is_renewed || longest < lease.ttl());
-            reign.to_checkpoint.extend(wanted.map(|(id, _)| *id));
-            reign.checkpoint_at = now + reign.checkpoint_interval;
-            reign.checkpoint_interval = (2 * reign.checkpoint_interval).min(longest);
-        }
         self.checkpoint(now, actions);
-    }
-
-    /// Proposes what is left of the next leases in line; one command at a time.
-    fn checkpoint(&mut self, now: Duration, actions: &mut Actions) {
-        let Some(reign) = self.reign.as_mut().filter(|reign| !reign.is_checkpointing) else { return };
-        let (token, mut leases) = (self.number + 1, Vec::new());
-        while leases.len() < CHECKPOINT_LEASES_MAX
-            && let Some(id) = reign.to_checkpoint.pop_front()
-        {
-            let Some(lease) = self.leases.get_mut(&id).filter(|lease| lease.phase == Phase::Counting) else {
-                continue;
-            };
-            // Rounded up, without the grace: the next leader gives one of its own.
-            let left = lease.over_at.saturating_sub(now).as_nanos().div_ceil(1_000_000_000);
-            let left_s = i64::try_from(left).unwrap_or(i64::MAX).max(1);
-            if left_s < lease.known_s() {
-                lease.less_told = Some(token);
-                leases.push(LeaseRemaining { id: id.0, remaining_ttl: left_s });
-            }
-        }
-        if leases.is_empty() {
-            return;
-        }
-        self.number = token;
-        self.metrics.checkpointed.add(leases.len() as u64);
-        reign.is_checkpointing = true;
-        reign.proposed.insert(token, Proposed::Checkpoint);
-        let kind = CommandKind::LeaseCheckpoint(LeaseCheckpoint { leases });
-        actions.proposals.push(reign.proposal(token, kind));
     }
 
     /// Has leadership confirmed when somebody waits for that, and says when the next turn is due.
@@ -524,80 +371,8 @@ impl Core {
     }
 }
 
-impl Tracked {
-    fn wait_for_end(&mut self, waiter: Waiter<i64>, actions: &mut Actions) {
-        if WAITING_FOR_END_MAX <= self.waiting.len() {
-            actions.renewals.push(waiter, Err(NodeError::Busy));
-        } else {
-            self.waiting.push(waiter);
-        }
-    }
-}
-
-impl Reign {
-    fn new(term: Term, now: Duration) -> Self {
-        Self {
-            term,
-            has_begun: false,
-            deadlines: Deadlines::default(),
-            over: VecDeque::new(),
-            revoking: 0,
-            next_revoke_at: Duration::ZERO,
-            round: None,
-            next_round_at: now,
-            renewals: Vec::new(),
-            questions: Vec::new(),
-            proposed: BTreeMap::new(),
-            checkpoint_at: now,
-            checkpoint_interval: Duration::ZERO,
-            to_checkpoint: VecDeque::new(),
-            is_checkpointing: false,
-        }
-    }
-
-    /// Begins to count a lease.
-    fn count(&mut self, id: LeaseId, lease: &mut Tracked, now: Duration, grace: Duration) {
-        lease.over_at = now + seconds(lease.known_s());
-        // What the log says is left of a lease, it says of one that was not renewed since: no answer is under way.
-        lease.grace = if lease.remaining_ttl_s == 0 { grace } else { Duration::ZERO };
-        lease.phase = Phase::Counting;
-        lease.less_told = (lease.remaining_ttl_s != 0).then_some(0);
-        self.deadlines.add(lease.end(), id, lease.serial);
-    }
-
-    fn proposal(&self, token: u64, kind: CommandKind) -> Proposal {
-        let author = Author { by_member: true, ..Author::default() };
-        Proposal { token, term: self.term, command: Command::by(author, kind) }
-    }
-
-    /// Ends all calls: another leader answers them.
-    fn give_up(self, actions: &mut Actions) {
-        let (round_renewals, round_questions) =
-            self.round.map_or_else(Default::default, |round| (round.renewals, round.questions));
-        let renewals = self.renewals.into_iter().chain(round_renewals);
-        refuse(renewals.map(|call| call.waiter), &mut actions.renewals);
-        let questions = self.questions.into_iter().chain(round_questions);
-        refuse(questions.map(|call| call.waiter), &mut actions.questions);
-        for proposed in self.proposed.into_values() {
-            if let Proposed::Clear(calls) = proposed {
-                refuse(calls.into_iter().map(|(_, waiter)| waiter), &mut actions.renewals);
-            }
-        }
-    }
-}
-
 fn answer(waiters: Vec<Waiter<i64>>, ttl_s: i64, replies: &mut ReplyBatch<i64>) {
     for waiter in waiters {
         replies.push(waiter, Ok(ttl_s));
     }
-}
-
-fn refuse<T>(waiters: impl IntoIterator<Item = Waiter<T>>, replies: &mut ReplyBatch<T>) {
-    for waiter in waiters {
-        replies.push(waiter, Err(NodeError::LeaderChanged));
-    }
-}
-
-fn seconds(seconds: i64) -> Duration {
-    Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }

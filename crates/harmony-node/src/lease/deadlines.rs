@@ -1,4 +1,5 @@
-//! When the next lease may be over: a heap with one entry a lease, which is put right when it comes up.
+//! When the next lease may be over: a heap with one entry a lease, which is put right when it comes up; entries of leases
+//! that are gone stay until there are many of them.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -26,6 +27,16 @@ impl Deadlines {
         }
         self.heap.pop();
         Some((id, serial))
+    }
+
+    /// How many entries there are.
+    pub(super) fn count(&self) -> usize {
+        self.heap.len()
+    }
+
+    /// Drops the entries of leases that are gone: their moment may be years away.
+    pub(super) fn retain(&mut self, is_there: impl Fn(LeaseId, u64) -> bool) {
+        self.heap.retain(|Reverse((_, id, serial))| is_there(*id, *serial));
     }
 
     /// The next moment.

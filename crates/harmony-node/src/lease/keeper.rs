@@ -15,7 +15,7 @@ use super::core::{Actions, Core, Proposal};
 use super::host::LeaseHost;
 use crate::metrics::Counter;
 use crate::queue::{Mailbox, Taken};
-use crate::waiter::{ReplySink, Waiter};
+use crate::waiter::{ReplyBatch, ReplySink, Waiter};
 
 /// Renewals and questions that wait for the keeper's next turn.
 const CALLS_WAITING_MAX: usize = 65_536;
@@ -226,7 +226,6 @@ impl LeaseKeeper {
                     // The node meets the same damage, and says so; leases live longer meanwhile.
                     Err(error) => {
                         tracing::error!(%error, "the leases cannot be read");
-                        shared.inbox.put(|inbox| inbox.replaced = true);
                         shared.clock.sleep(options.beat);
                     }
                 }
@@ -293,6 +292,11 @@ impl LeaseKeeper {
         Arc::clone(&self.shared.metrics)
     }
 
+    #[cfg(test)]
+    pub(super) fn deadline_count(&self) -> usize {
+        self.shared.core.lock().unwrap_or_else(PoisonError::into_inner).deadline_count()
+    }
+
     /// Ends the keeper: who waits for an answer hears [`NodeError::Stopped`].
     pub fn stop(&self) {
         self.shared.inbox.close();
@@ -312,9 +316,31 @@ impl fmt::Debug for LeaseKeeper {
 }
 
 impl Shared {
+    /// Keeps for a later turn what would be missed: the ends of the keeper's own calls, each of which comes once. Which
+    /// leases there are is read then; who asks about them may ask again.
+    fn put_back(&self, inbox: Inbox) {
+        let Inbox { renewals, questions, confirmed, proposed, .. } = inbox;
+        self.inbox.put(|waiting| {
+            waiting.replaced = true;
+            waiting.changes = Vec::new();
+            waiting.confirmed.splice(..0, confirmed);
+            waiting.proposed.splice(..0, proposed);
+        });
+        let mut refused = ReplyBatch::default();
+        renewals.into_iter().for_each(|(_, waiter)| refused.push(waiter, Err(NodeError::Busy)));
+        let mut unanswered = ReplyBatch::default();
+        questions.into_iter().for_each(|(_, waiter)| unanswered.push(waiter, Err(NodeError::Busy)));
+    }
+
     fn turn(&self, inbox: Inbox) -> Result<Duration, StorageError> {
         // Before the changes that came since: they are applied to it once more, which ends at the same leases.
-        let all = if inbox.replaced { Some(self.leases.leases()?) } else { None };
+        let all = match inbox.replaced.then(|| self.leases.leases()).transpose() {
+            Ok(all) => all,
+            Err(error) => {
+                self.put_back(inbox);
+                return Err(error);
+            }
+        };
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let actions = core.turn(self.clock.now(), self.host.leadership(), all, inbox);
         drop(core);

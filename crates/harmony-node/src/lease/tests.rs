@@ -1,5 +1,7 @@
 //! Keepers of three members, with leaders that change, pause and do not know it: no lease ends early, and each ends.
 
+mod faults;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -35,6 +37,8 @@ struct Cluster {
     /// Until when each lease was promised to live.
     promised: BTreeMap<LeaseId, Duration>,
     revoked: u64,
+    /// Leases cannot be read.
+    is_damaged: bool,
 }
 
 type Shared = Arc<Mutex<Cluster>>;
@@ -69,7 +73,11 @@ struct Replicated(Shared);
 
 impl Leases for Replicated {
     fn leases(&self) -> Result<Vec<Lease>, StorageError> {
-        Ok(self.0.lock().unwrap().leases.values().copied().collect())
+        let cluster = self.0.lock().unwrap();
+        if cluster.is_damaged {
+            return Err(StorageError::CrcMismatch { place: "a page".to_owned(), expected: 1, found: 2 });
+        }
+        Ok(cluster.leases.values().copied().collect())
     }
 
     fn observe_leases(&self, observer: Arc<dyn LeaseObserver>) {
@@ -111,6 +119,7 @@ impl World {
             observers: Vec::new(),
             promised: BTreeMap::new(),
             revoked: 0,
+            is_damaged: false,
         }));
         let keeper = |member| {
             LeaseKeeper::new(

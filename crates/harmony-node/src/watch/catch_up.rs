@@ -26,6 +26,7 @@ pub(super) struct Reads {
     kept: BTreeMap<u64, Kept>,
     kept_bytes: u64,
     number: u64,
+    is_closed: bool,
 }
 
 /// What is left of a read.
@@ -39,7 +40,7 @@ struct Kept {
 impl Reads {
     /// Puts a watcher, which has nothing, in line.
     pub(super) fn line_up(&mut self, watcher: &mut Watcher, token: Token) {
-        if !std::mem::replace(&mut watcher.is_in_line, true) {
+        if !self.is_closed && !std::mem::replace(&mut watcher.is_in_line, true) {
             self.line.push_back(token);
         }
     }
@@ -52,6 +53,12 @@ impl Reads {
             self.kept_bytes -= kept.bytes;
             self.kept.remove(&read);
         }
+    }
+
+    /// Nobody is in line from now on: a history that nobody will hear of is not read.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        self.line = VecDeque::new();
     }
 
     pub(super) fn has_line(&self) -> bool {

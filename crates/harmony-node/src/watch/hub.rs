@@ -256,7 +256,9 @@ impl Inner {
         self.change(|state| {
             // Under the lock, as where it is taken back. What was applied just before is left to the history.
             self.published.wanted.store(true, Ordering::Release);
-            state.create(stream, request, self.newest())
+            let created = state.create(stream, request, self.newest());
+            self.published.wanted.store(state.has_watchers(), Ordering::Release);
+            created
         })
     }
 

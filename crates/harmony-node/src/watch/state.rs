@@ -42,6 +42,8 @@ struct Stream {
     ready: VecDeque<Ready>,
     /// Nothing was left when it was polled last: it is to be woken.
     sleeps: bool,
+    /// It was not told yet that the hub is closed.
+    hears_of_end: bool,
     /// How many of its watchers are behind.
     behind: usize,
     /// Progress up to here was asked for.
@@ -81,16 +83,13 @@ impl State {
     }
 
     pub(super) fn add_stream(&mut self, wake: Arc<dyn WatchWake>) -> usize {
-        let mut ready = VecDeque::new();
-        if self.closed {
-            ready.push_back(Ready::Message(WatchMessage::Closed));
-        }
         self.streams.insert(Stream {
             wake,
             watchers: BTreeMap::new(),
             next_id: 0,
-            ready,
+            ready: VecDeque::new(),
             sleeps: false,
+            hears_of_end: true,
             behind: 0,
             progress: None,
         })
@@ -107,6 +106,10 @@ impl State {
     /// How many watchers there are, how many of them are behind.
     pub(super) fn counts(&self) -> (usize, usize) {
         (self.watchers.len(), self.streams.iter().map(|(_, stream)| stream.behind).sum())
+    }
+
+    pub(super) fn has_watchers(&self) -> bool {
+        !self.closed && !self.watchers.is_empty()
     }
 
     pub(super) fn stream_count(&self) -> usize {
@@ -341,6 +344,10 @@ impl State {
 
     /// What a stream has to say, about `bytes_max` of it. When nothing is left, the next is announced by a wake.
     pub(super) fn poll(&mut self, number: usize, bytes_max: u64) -> Vec<WatchMessage> {
+        if self.closed {
+            let closed = std::mem::take(&mut self.streams[number].hears_of_end);
+            return closed.then_some(WatchMessage::Closed).into_iter().collect();
+        }
         let mut messages = Vec::new();
         let mut bytes = 0;
         while bytes < bytes_max
@@ -423,14 +430,14 @@ impl State {
         Some(WatchMessage::Events { id: watcher.id, events, prev_kv: watcher.prev_kv, revision, more })
     }
 
-    /// Ends all streams.
+    /// Ends all streams. What the hub's threads still bring concerns nobody.
     pub(super) fn close(&mut self) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
+        self.reads.close();
         for (_, stream) in &mut self.streams {
-            stream.ready.clear();
-            stream.ready.push_back(Ready::Message(WatchMessage::Closed));
+            stream.ready = VecDeque::new();
             stream.wake(&mut self.wakes);
         }
     }

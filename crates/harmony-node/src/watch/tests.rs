@@ -1,5 +1,7 @@
 //! Random lives of a member with watchers, against a model: each watcher is told exactly what the model says.
 
+mod closing;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
