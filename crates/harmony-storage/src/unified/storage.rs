@@ -107,10 +107,11 @@ impl Storage for UnifiedStorage {
         let writing = self.writer();
         let view = self.swap_in(&writing, &mut new)?;
         self.memory.reset(view);
+        // Readers see it from here on, whatever becomes of the log.
+        self.observers.replaced(self.progress().revision);
         record_boundary(&*self.wal, Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
         // Not before: until the log begins behind the snapshot, it cannot be released up to there.
         self.durable_applied.store(snapshot.meta.index.0, Ordering::Release);
-        self.observers.replaced(self.progress().revision);
         Ok(())
     }
 
