@@ -50,10 +50,10 @@ struct Arguments {
     /// Keys in a store, at least 100,000; 10 times as many in `large`.
     #[arg(long)]
     keys: Option<u64>,
-    /// Cache of the tree, MiB, and of redb beside it; not in `large`.
+    /// Cache of the tree, MiB, and of redb beside it.
     #[arg(long)]
     cache_mib: Option<usize>,
-    /// Memory for what is not in the tree yet, MiB, twice; not in `large` and `tails`.
+    /// Memory for what is not in the tree yet, MiB, twice; not in `tails`.
     #[arg(long)]
     memory_mib: Option<u64>,
     /// Segments of the log, MiB.
