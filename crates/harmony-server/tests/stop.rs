@@ -5,7 +5,7 @@
 mod kit;
 
 use harmony_testkit::wait::{PATIENCE, until};
-use harmony_testkit::{Ledger, ProcessNode};
+use harmony_testkit::{Client as _, Ledger, ProcessNode};
 use harmony_types::{TestCluster, TestNode};
 
 /// Acknowledged puts before each stop.
@@ -58,5 +58,43 @@ fn a_leader_that_stood_still_answers_no_read_from_before() {
         assert_eq!(first.as_deref(), Some(value.as_bytes()));
         assert!(ledger.write_one(cluster.node(old).unwrap().client()).unwrap());
         cluster.check_agreement().unwrap();
+    }
+}
+
+/// Requests that lie in its sockets when it goes on are the first that it sees, before it hears of the new leader.
+#[test]
+fn requests_that_wait_in_a_paused_leader_are_answered_by_the_new_state_or_not_at_all() {
+    let (cluster, ledger) = (kit::started(3), Ledger::new());
+    for round in 0..2 {
+        let old = cluster.leader().unwrap();
+        let paused = cluster.node(old).unwrap();
+        paused.put(b"k", b"before").unwrap();
+        // Connections that are open before it stops: their requests get as far as its sockets.
+        let clients: Vec<_> = (0..6).map(|_| kit::GrpcClient::new(&paused.endpoint()).unwrap()).collect();
+        for client in &clients {
+            client.get(b"k").unwrap();
+        }
+        cluster.pause_node(old).unwrap();
+        let value = format!("after {round}");
+        std::thread::scope(|scope| {
+            let (readers, writers) = clients.split_at(3);
+            let reads: Vec<_> = readers.iter().map(|client| scope.spawn(|| client.get(b"k").ok())).collect();
+            for client in writers {
+                scope.spawn(|| ledger.write_one(client).unwrap());
+            }
+            let other = cluster.other(old);
+            // The reads were sent before this put, and are answered after it was acknowledged.
+            until("the others go on", PATIENCE, || other.put(b"k", value.as_bytes())).unwrap();
+            cluster.resume_node(old).unwrap();
+            for read in reads {
+                if let Some(found) = read.join().unwrap() {
+                    assert_eq!(found.unwrap().value, value.as_bytes(), "a read from before");
+                }
+            }
+        });
+        cluster.check_agreement().unwrap();
+        for node in cluster.running() {
+            ledger.check(node.client()).unwrap();
+        }
     }
 }

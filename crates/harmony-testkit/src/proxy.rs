@@ -1,24 +1,31 @@
-//! A network that can be cut: every member is reached through a proxy of its own, which learns from the first bytes of a
-//! connection (the peers' handshake) who is calling and passes it on or not.
+//! A network that can be cut, stand still, and change bytes: every member is reached through a proxy of its own, which learns from
+//! the first bytes of a connection (the peers' handshake) who is calling and passes it on or not.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use harmony_node::transport::read_caller;
 use harmony_types::NodeId;
 
-/// Which directed links are cut, shared by all proxies of a cluster.
+/// Bytes copied at once.
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// What happens on the directed links, shared by all proxies of a cluster.
 #[derive(Clone, Default)]
 pub struct Links {
     state: Arc<Mutex<LinksState>>,
+    /// A link goes on.
+    released: Arc<Condvar>,
 }
 
 #[derive(Default)]
 struct LinksState {
     cut: BTreeSet<(NodeId, NodeId)>,
+    held: BTreeSet<(NodeId, NodeId)>,
+    flipping: BTreeSet<(NodeId, NodeId)>,
     open: Vec<Connection>,
 }
 
@@ -53,6 +60,41 @@ impl Links {
     /// Heals the link.
     pub fn heal(&self, from: NodeId, to: NodeId) {
         self.lock().cut.remove(&(from, to));
+    }
+
+    /// Stops all bytes from one member to another, in silence: no connection ends, nobody is refused, as when a cable is pulled.
+    /// The other direction goes on.
+    pub fn hold(&self, from: NodeId, to: NodeId) {
+        self.lock().held.insert((from, to));
+    }
+
+    /// Lets them go on, the oldest first: what is left of a connection that one side gave up meanwhile arrives late.
+    pub fn release(&self, from: NodeId, to: NodeId) {
+        self.lock().held.remove(&(from, to));
+        self.released.notify_all();
+    }
+
+    /// Flips one bit of what passes next from one member to another.
+    pub fn flip_next(&self, from: NodeId, to: NodeId) {
+        self.lock().flipping.insert((from, to));
+    }
+
+    /// True until that bit was flipped.
+    #[must_use]
+    pub fn is_flipping(&self, from: NodeId, to: NodeId) -> bool {
+        self.lock().flipping.contains(&(from, to))
+    }
+
+    /// Does to bytes on their way what the link does.
+    fn pass(&self, link: (NodeId, NodeId), bytes: &mut [u8]) {
+        let mut state = self.lock();
+        while state.held.contains(&link) {
+            state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        if state.flipping.remove(&link) {
+            let middle = bytes.len() / 2;
+            bytes[middle] ^= 1;
+        }
     }
 
     /// Takes a connection in unless its link is cut.
@@ -110,18 +152,27 @@ fn pass_on(mut caller: TcpStream, to: NodeId, target: SocketAddr, links: &Links)
     }
     called.write_all(&first.bytes)?;
     let (caller_reader, called_writer) = (caller.try_clone()?, called.try_clone()?);
-    let forth = thread::Builder::new()
-        .name("test-proxy-copy".to_owned())
-        .spawn(move || copy_until_end(caller_reader, called_writer))?;
-    copy_until_end(called, caller);
+    let forth = thread::Builder::new().name("test-proxy-copy".to_owned()).spawn({
+        let links = links.clone();
+        move || copy_until_end(caller_reader, called_writer, &links, (from, to))
+    })?;
+    copy_until_end(called, caller, links, (to, from));
     // A panic there has been printed; the connection is over either way.
     let _ = forth.join();
     Ok(())
 }
 
 /// Copies one direction, then ends both, so that the other direction ends too.
-fn copy_until_end(mut from: TcpStream, mut to: TcpStream) {
-    let _ = io::copy(&mut from, &mut to);
+fn copy_until_end(mut from: TcpStream, mut to: TcpStream, links: &Links, link: (NodeId, NodeId)) {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while let Ok(read @ 1..) = from.read(&mut buffer) {
+        let bytes = &mut buffer[..read];
+        links.pass(link, bytes);
+        if to.write_all(bytes).is_err() {
+            break;
+        }
+    }
+    // An error means that it has ended by itself.
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
 }

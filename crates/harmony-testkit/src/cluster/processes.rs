@@ -226,6 +226,30 @@ impl ProcessCluster {
         crate::agreement::check(self.running().map(ProcessNode::client))
     }
 
+    /// The links between the members, for what [`TestCluster::partition_node`] is too coarse for.
+    #[must_use]
+    pub fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Waits until the process of a member ends by itself, and returns how.
+    ///
+    /// # Errors
+    /// It does not run, or goes on: with its log.
+    pub fn wait_until_ended(&mut self, id: NodeId) -> Result<ExitStatus, TestError> {
+        let node = self.node_mut(id)?;
+        let process = node.process.as_mut().ok_or("the member does not run")?;
+        let ended =
+            until("the member ends", PATIENCE, || process.try_wait()?.ok_or_else(|| "it runs".into()));
+        match ended {
+            Ok(status) => {
+                node.process = None;
+                Ok(status)
+            }
+            Err(error) => Err(format!("{error}\n{}", node.log()).into()),
+        }
+    }
+
     fn node_mut(&mut self, id: NodeId) -> Result<&mut ProcessNode, TestError> {
         self.nodes.get_mut(&id).ok_or_else(|| format!("no member {id}").into())
     }
