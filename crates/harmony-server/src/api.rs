@@ -17,6 +17,7 @@ pub(crate) mod range_stream;
 pub(crate) mod reads;
 pub(crate) mod status;
 pub(crate) mod validate;
+pub(crate) mod watch;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::net::replies::Replies;
 use reads::Reads;
 use status::ApiError;
 use tokio::sync::{Notify, Semaphore};
+use watch::Watches;
 
 /// What one request may take.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,7 @@ pub(crate) struct Api {
     pub(crate) member: NodeId,
     pub(crate) limits: Limits,
     pub(crate) auth: Authenticator,
+    pub(crate) watches: Watches,
     outcomes: Arc<Replies<Outcome>>,
     reads: Arc<Reads>,
     /// Told when a write is refused for the quota.
@@ -78,6 +81,7 @@ impl Api {
         member: NodeId,
         limits: Limits,
         auth: Authenticator,
+        watches: Watches,
     ) -> Self {
         let reads = Reads::new(node.clone(), limits.timeout);
         Self {
@@ -87,6 +91,7 @@ impl Api {
             member,
             limits,
             auth,
+            watches,
             outcomes: Replies::new(),
             reads,
             refused_for_quota: Notify::new(),

@@ -16,6 +16,7 @@ mod status;
 mod txn;
 mod user;
 mod wal;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,8 @@ enum Command {
     Get(get::GetArgs),
     /// Delete a key or a range of keys.
     Del(del::DelArgs),
+    /// Print changes of a key or a range of keys as they come.
+    Watch(watch::WatchArgs),
     /// Run a transaction from standard input.
     Txn(txn::TxnArgs),
     /// Show what each endpoint says of itself.
@@ -83,6 +86,7 @@ impl Cli {
             Command::Put(args) => put::run(args, early),
             Command::Get(args) => get::run(args, early),
             Command::Del(args) => del::run(args, early),
+            Command::Watch(args) => watch::run(args, early),
             Command::Txn(args) => txn::run(args, early),
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),

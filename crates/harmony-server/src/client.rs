@@ -21,6 +21,7 @@ use crate::proto::etcdserverpb::auth_client::AuthClient;
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use crate::proto::etcdserverpb::watch_client::WatchClient;
 
 pub(crate) use args::ClientArgs;
 pub(crate) use endpoint::Endpoint;
@@ -172,6 +173,11 @@ impl ClientError {
 /// The KV service over a connection, with no limit on the size of an answer: the user asked for it.
 pub(crate) fn kv(connection: Connection) -> KvClient<Connection> {
     KvClient::new(connection).max_decoding_message_size(usize::MAX)
+}
+
+/// The watch service over a connection, with no limit on the size of a response.
+pub(crate) fn watch(connection: Connection) -> WatchClient<Connection> {
+    WatchClient::new(connection).max_decoding_message_size(usize::MAX)
 }
 
 /// The maintenance service over a connection.

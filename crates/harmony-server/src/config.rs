@@ -7,6 +7,7 @@ mod url;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use harmony_node::tls::TlsConfig;
 use harmony_types::config::ConfigError;
@@ -77,6 +78,8 @@ pub struct Config {
     pub segment_bytes: u64,
     /// How clients log in.
     pub auth: AuthConfig,
+    /// Between two notices of progress to a watch that sees no event.
+    pub watch_progress_interval: Duration,
     /// What to log.
     pub log_level: tracing::Level,
     /// How to log it.
@@ -173,6 +176,8 @@ impl Config {
             peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
             auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
+            watch_progress_interval: check
+                .watch_progress_interval(options.watch_progress_notify_interval.as_deref()),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
         };
@@ -201,6 +206,12 @@ impl Config {
 
 /// Largest `--max-request-bytes`: a command must fit into a log record with room to spare.
 const REQUEST_BYTES_LIMIT: usize = limits::RECORD_BYTES_MAX / 2 - limits::GRPC_OVERHEAD_BYTES;
+
+/// etcd's default of `--watch-progress-notify-interval`.
+const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10 * 60);
+
+/// Its least value, as etcd has it.
+const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 
 fn quota(bytes: i64) -> Option<u64> {
     match u64::try_from(bytes) {
@@ -338,6 +349,17 @@ impl Check {
             self.mistake("wal-segment-bytes", format!("is {bytes}: use {least} to {most}"));
         }
         bytes
+    }
+
+    fn watch_progress_interval(&mut self, given: Option<&str>) -> Duration {
+        let Some(text) = given else { return WATCH_PROGRESS_INTERVAL };
+        let wrong = match crate::client::args::parse_duration(text) {
+            Ok(interval) if WATCH_PROGRESS_INTERVAL_MIN <= interval => return interval,
+            Ok(_) => format!("is {text}: use 100ms or more"),
+            Err(reason) => format!("is {text:?}: {reason}"),
+        };
+        self.mistake("watch-progress-notify-interval", wrong);
+        WATCH_PROGRESS_INTERVAL
     }
 
     fn log_level(&mut self, given: Option<&str>) -> tracing::Level {

@@ -22,8 +22,8 @@ use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use prost_reflect::MethodDescriptor;
 use tokio::sync::mpsc;
-use tonic::codegen::tokio_stream::StreamExt as _;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
+use tonic::codegen::tokio_stream::{self, StreamExt as _};
 use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::{Code, Status};
 
@@ -96,7 +96,9 @@ impl Gateway {
         }
         let output = method.output();
         let messages = messages?.map(move |message| schema::decode(&output, message?));
-        Ok(answer::lines(messages))
+        // Or behind it, when it began before.
+        let wrong = std::iter::from_fn(move || is_wrong.try_recv().ok());
+        Ok(answer::lines(messages.chain(tokio_stream::iter(wrong).map(Err))))
     }
 }
 

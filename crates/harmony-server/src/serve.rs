@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, Witness, cluster_id,
-    member_id,
+    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, WatchHub, WatchOptions,
+    Witness, cluster_id, member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
@@ -23,6 +23,7 @@ use harmony_types::quota::Quota;
 use harmony_types::{ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits};
 use harmony_wal::{FileWal, Filler, OsFileSystem};
 
+use crate::api::watch::Watches;
 use crate::api::{Api, Limits};
 use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, Url};
@@ -189,7 +190,8 @@ impl Server {
             quota: config.quota_bytes.map(|bytes| Quota { bytes }),
             timeout: REQUEST_TIMEOUT + 2 * Duration::from_millis(config.election_timeout_ms),
         };
-        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth));
+        let watches = start_watches(config, &node, &storage)?;
+        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, watches));
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let services = Services::new(&api, counters);
@@ -202,6 +204,7 @@ impl Server {
         let network = match Network::start(listeners, tasks, routes, DRAIN) {
             Ok(network) => network,
             Err(error) => {
+                api.watches.hub.close();
                 api.node.stop();
                 return Err(ServeError::Thread(error));
             }
@@ -247,6 +250,8 @@ impl Server {
 
     fn close(&mut self) -> Result<(), ServeError> {
         self.closed = true;
+        // Watches do not end by themselves: the network would wait for them.
+        self.api.watches.hub.close();
         self.network.stop();
         self.api.node.stop();
         match self.api.storage.close() {
@@ -374,6 +379,25 @@ fn strings(urls: &[Url]) -> Vec<String> {
 
 fn list(urls: &[Url]) -> String {
     strings(urls).join(",")
+}
+
+/// Starts the watch hub; stops the node when it does not start.
+fn start_watches(
+    config: &Config,
+    node: &Node<UnifiedStorage>,
+    storage: &Arc<UnifiedStorage>,
+) -> Result<Watches, ServeError> {
+    match WatchHub::start(Arc::clone(storage) as _, WatchOptions::default()) {
+        Ok(hub) => Ok(Watches {
+            hub,
+            progress_interval: config.watch_progress_interval,
+            election_timeout: Duration::from_millis(config.election_timeout_ms),
+        }),
+        Err(error) => {
+            node.stop();
+            Err(error.into())
+        }
+    }
 }
 
 /// Starts the transport and the node on it; nothing of them keeps running when one does not start.

@@ -5,7 +5,7 @@
 mod kit;
 mod program;
 
-use program::{Said, run};
+use program::{Running, Said, run};
 use serde_json::Value;
 
 /// The members' client addresses and whose turn it is: any endpoint must serve any request.
@@ -86,6 +86,7 @@ fn check(nodes: usize) {
     let mut etcdctl = Etcdctl { endpoints, turn: 0 };
     writes_and_reads(&mut etcdctl);
     transactions(&mut etcdctl);
+    watches(&etcdctl);
     refusals(&mut etcdctl);
     compaction(&mut etcdctl);
     endpoint_commands(&mut etcdctl);
@@ -155,6 +156,22 @@ fn transactions(etcdctl: &mut Etcdctl) {
         |ops: usize| format!("\n{}\n\n", (0..ops).map(|op| format!("get k{op}\n")).collect::<String>());
     etcdctl.input("txn", &many(128)).succeeds();
     refusal(&etcdctl.input("txn", &many(129)), "etcdserver: too many operations in txn request");
+}
+
+/// Replays what the functions above wrote, at every endpoint.
+fn watches(etcdctl: &Etcdctl) {
+    for endpoint in &etcdctl.endpoints {
+        let watch = |args: &str| {
+            let args = format!("--endpoints={endpoint} watch {args}");
+            Running::start("etcdctl", args.split_whitespace())
+        };
+        watch("a --rev=2").prints("PUT\na\n1\nPUT\na\n2\nDELETE\na\n\n");
+        watch("a --rev=3 --prev-kv").prints("PUT\na\n1\na\n2\nDELETE\na\n2\na\n\n");
+        watch("b/ --prefix --rev=5").prints(
+            "PUT\nb/2\ny\nPUT\nb/3\nfrom standard input\nDELETE\nb/1\n\nDELETE\nb/2\n\nDELETE\nb/3\n\n",
+        );
+        watch("b/2 b/3 --rev=1").prints("PUT\nb/2\ny\nDELETE\nb/2\n\n");
+    }
 }
 
 fn refusals(etcdctl: &mut Etcdctl) {

@@ -5,7 +5,8 @@ mod program;
 
 use std::net::TcpListener;
 
-use program::{HARMONY, Said, run};
+use harmony_types::TestCluster as _;
+use program::{HARMONY, Running, Said, run};
 use serde_json::{Value, json};
 
 /// Runs a command with arguments that have no spaces in them.
@@ -144,6 +145,39 @@ fn only_a_read_is_sent_again_when_an_endpoint_does_not_answer() {
         format!("error: {silent_address}: no answer within 2s (it may have been applied all the same)\n");
     at(&both, "put k twice --command-timeout 2s", "").fails(1, &lost);
     at(&endpoint, "get k", "").prints("k\nv\n");
+}
+
+#[test]
+fn a_watch_prints_what_etcdctl_prints_and_goes_on_elsewhere() {
+    let mut cluster = kit::started(3);
+    // The first endpoint is a follower, which can go away without an election.
+    let leader = cluster.nodes().next().unwrap().client().status().unwrap().leader;
+    let mut nodes: Vec<_> = cluster.nodes().map(|node| (node.id(), node.endpoint())).collect();
+    nodes.sort_by_key(|(id, _)| Some(*id) == leader);
+    let (first, endpoints) =
+        (nodes[0].0, nodes.into_iter().map(|(_, endpoint)| endpoint).collect::<Vec<_>>());
+    let watch = |args: &str, endpoints: &str| {
+        let args = format!("watch {args} --endpoints {endpoints}");
+        Running::start(HARMONY, args.split_whitespace())
+    };
+    let all = endpoints.join(",");
+    at(&endpoints[2], "put a 1", "").prints("OK\n");
+    at(&endpoints[2], "put a 2", "").prints("OK\n");
+    at(&endpoints[2], "put ab 3", "").prints("OK\n");
+    at(&endpoints[2], "del a", "").prints("1\n");
+    // What is to come is known only once the watch is there: this one begins in the past.
+    let mut watching = watch("a --prefix --rev 2", &all);
+    watching.prints("PUT\na\n1\nPUT\na\n2\nPUT\nab\n3\nDELETE\na\n\n");
+    watch("a --rev 3 --prev-kv --hex", &all).prints("PUT\n\\x61\n\\x31\n\\x61\n\\x32\nDELETE\n");
+    watch("a ab --rev 4", &all).prints("DELETE\na\n\n");
+    watch("aa --from-key --rev 2", &all).prints("PUT\nab\n3\n");
+
+    cluster.kill_node(first).expect("the member ends");
+    at(&endpoints[1..].join(","), "put a 4", "").prints("OK\n");
+    watching.prints("PUT\na\n4\n");
+    at(&endpoints[2], "put other 5", "").prints("OK\n");
+    at(&endpoints[2], "put a 6", "").prints("OK\n");
+    watching.prints("PUT\na\n6\n");
 }
 
 #[test]

@@ -131,7 +131,10 @@ impl Api {
     }
 
     /// On whose behalf the caller acts, and the users and roles that say so; `None` for nobody's.
-    async fn identify(&self, caller: &Caller) -> Result<(Option<Author>, Arc<AuthState>), ApiError> {
+    pub(super) async fn identify(
+        &self,
+        caller: &Caller,
+    ) -> Result<(Option<Author>, Arc<AuthState>), ApiError> {
         let mut state = self.storage.auth();
         let Some(token) = &caller.token else {
             let author = caller.certificate.as_ref().map(|user| Author {
@@ -155,7 +158,16 @@ impl Api {
         }
     }
 
-    fn judge(&self, state: &AuthState, author: Option<&Author>, needs: &Needs) -> Result<(), ApiError> {
+    /// Checks what somebody needs by these users and roles.
+    ///
+    /// # Errors
+    /// Why the caller may not.
+    pub(super) fn judge(
+        &self,
+        state: &AuthState,
+        author: Option<&Author>,
+        needs: &Needs,
+    ) -> Result<(), ApiError> {
         let keys_of = |lease: LeaseId| {
             let lease = self.storage.lease_with_keys(lease)?;
             Ok::<_, StorageError>(lease.map(|(_, keys)| keys).unwrap_or_default())

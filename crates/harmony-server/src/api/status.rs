@@ -43,6 +43,11 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    /// The error as Go's gRPC prints it: what etcd writes where a refusal is a text in an answer.
+    pub(crate) fn as_grpc_text(&self) -> String {
+        format!("rpc error: code = {:?} desc = {}", self.code, self.message)
+    }
+
     const fn new(code: Code, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message) }
     }

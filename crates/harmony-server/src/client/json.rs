@@ -109,6 +109,45 @@ impl<'a> From<&'a pb::RangeResponse> for Range<'a> {
     }
 }
 
+/// A response of a watch, with the names that etcd's client gives it.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Watch<'a> {
+    header: Option<Header>,
+    events: Vec<Event<'a>>,
+    compact_revision: i64,
+    canceled: bool,
+    created: bool,
+}
+
+/// A change.
+#[derive(Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type", skip_serializing_if = "zero")]
+    event_type: i32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kv: Option<Kv<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_kv: Option<Kv<'a>>,
+}
+
+impl<'a> From<&'a pb::WatchResponse> for Watch<'a> {
+    fn from(response: &'a pb::WatchResponse) -> Self {
+        let events = response.events.iter().map(|event| Event {
+            event_type: event.event_type,
+            kv: event.kv.as_ref().map(Kv::from),
+            prev_kv: event.prev_kv.as_ref().map(Kv::from),
+        });
+        Self {
+            header: header(response.header.as_ref()),
+            events: events.collect(),
+            compact_revision: response.compact_revision,
+            canceled: response.canceled,
+            created: response.created,
+        }
+    }
+}
+
 /// The answer to a delete.
 #[derive(Serialize)]
 pub(crate) struct Delete<'a> {

@@ -131,6 +131,9 @@ options! {
     /// Work of hashing a password, 4 to 31: each step doubles it [default: 10]
     #[arg(value_name = "COST")]
     bcrypt_cost: u64, "HARMONY_BCRYPT_COST";
+    /// How often a watch that asks for it and sees no event is told how far it is, 100ms at least [default: 10m]
+    #[arg(value_name = "DURATION")]
+    watch_progress_notify_interval: String, "HARMONY_WATCH_PROGRESS_NOTIFY_INTERVAL";
     /// What to log: error, warn, info, debug or trace [default: info]
     #[arg(value_name = "LEVEL")]
     log_level: String, "HARMONY_LOG_LEVEL";

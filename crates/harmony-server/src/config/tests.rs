@@ -31,6 +31,16 @@ fn no_option_is_a_lone_member_on_loopback() {
 }
 
 #[test]
+fn the_interval_of_progress_has_a_unit_and_a_least_value() {
+    let interval = |toml: &str| Config::new(options(toml)).unwrap().watch_progress_interval;
+    assert_eq!(interval(""), Duration::from_secs(600));
+    assert_eq!(interval("watch-progress-notify-interval = '100ms'"), Duration::from_millis(100));
+    let least = "--watch-progress-notify-interval is 99ms: use 100ms or more";
+    check_mistakes("watch-progress-notify-interval = '99ms'", &[least]);
+    check_mistakes("watch-progress-notify-interval = '5'", &["\"5\" is no duration"]);
+}
+
+#[test]
 fn a_lone_member_listens_for_peers_when_told() {
     let config = Config::new(options("listen-peer-urls = 'http://127.0.0.1:7'")).unwrap();
     assert_eq!(join(&config.listen_peer), "http://127.0.0.1:7");

@@ -145,12 +145,26 @@ impl Collector for Server {
             refused,
         )?;
         gauge(encoder, "harmony_db_damaged", "1 when the last one met damage", damaged)?;
+        self.watches(encoder)?;
         self.syncs(encoder)?;
         self.labelled(encoder)
     }
 }
 
 impl Server {
+    fn watches(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let watches = self.api.watches.hub.metrics();
+        gauge(encoder, "etcd_debugging_mvcc_watch_stream_total", "Watch streams", watches.streams.get())?;
+        gauge(encoder, "etcd_debugging_mvcc_watcher_total", "Watchers", watches.watchers.get())?;
+        gauge(
+            encoder,
+            "etcd_debugging_mvcc_slow_watcher_total",
+            "Watchers that are behind",
+            watches.slow_watchers.get(),
+        )?;
+        counter(encoder, "etcd_debugging_mvcc_events", "Events told to watchers", watches.events.get())
+    }
+
     fn syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let syncs = &self.api.node.metrics().syncs;
         let (buckets, count) = buckets(syncs);

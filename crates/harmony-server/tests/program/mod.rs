@@ -3,8 +3,8 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 use std::ffi::OsStr;
-use std::io::Write;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 /// The program under test.
 pub(crate) const HARMONY: &str = env!("CARGO_BIN_EXE_harmony");
@@ -41,13 +41,8 @@ impl Said {
 
 /// Runs a program with this standard input, without the settings of whoever runs the tests.
 pub(crate) fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, input: &str) -> Said {
-    let mut command = Command::new(program);
-    for (name, _) in
-        std::env::vars().filter(|(name, _)| name.starts_with("HARMONY_") || name.starts_with("ETCDCTL_"))
-    {
-        command.env_remove(name);
-    }
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut command = command(program, args);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
     let mut stdin = child.stdin.take().expect("a pipe");
     // A program that does not read its input has closed it: not the test's concern.
@@ -56,6 +51,52 @@ pub(crate) fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr
     let output = child.wait_with_output().expect("a child's output");
     let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
     Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+}
+
+fn command(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Command {
+    let mut command = Command::new(program);
+    for (name, _) in
+        std::env::vars().filter(|(name, _)| name.starts_with("HARMONY_") || name.starts_with("ETCDCTL_"))
+    {
+        command.env_remove(name);
+    }
+    command.args(args);
+    command
+}
+
+/// A program that goes on until it is dropped, and its standard output.
+pub(crate) struct Running {
+    child: Child,
+    out: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Starts a program without an input.
+    pub(crate) fn start(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        let mut command = command(program, args);
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{program}: {error}"));
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        Self { child, out }
+    }
+
+    /// Checks that these are the next lines that it prints.
+    #[track_caller]
+    pub(crate) fn prints(&mut self, lines: &str) {
+        let mut found = String::new();
+        for _ in lines.lines() {
+            self.out.read_line(&mut found).expect("UTF-8");
+        }
+        assert_eq!(found, lines);
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
 }
 
 /// Runs `harmony` with arguments that have no spaces in them.

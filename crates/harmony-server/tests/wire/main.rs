@@ -13,3 +13,4 @@ mod peer_tls;
 mod range_stream;
 mod served;
 mod txn;
+mod watch;
