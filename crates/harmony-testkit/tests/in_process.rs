@@ -6,7 +6,7 @@ use std::thread;
 
 use harmony_testkit::wait::{PATIENCE, until};
 use harmony_testkit::{Client, InProcessCluster, InProcessNode, Ledger};
-use harmony_types::fake::fs::Crash;
+use harmony_types::fake::fs::{CallKind, Crash, Fault};
 use harmony_types::fake::seed::{Seed, SeededRng, for_each_seed};
 use harmony_types::{NodeId, Rng as _, TestCluster};
 
@@ -117,6 +117,35 @@ fn a_leader_cut_off_acknowledges_nothing_and_the_others_go_on() {
         })
         .unwrap();
         cluster.unpartition_node(old);
+        check(&cluster, &ledger);
+    }
+    cluster.stop().unwrap();
+}
+
+/// What the failed sync covered is in doubt: the leader ends rather than sync it again, and learns the truth from the others.
+#[test]
+fn a_leader_whose_sync_fails_once_ends_and_no_put_is_lost() {
+    let (mut cluster, ledger) = (InProcessCluster::new(), Ledger::new());
+    cluster.start(3).unwrap();
+    for _ in 0..3 {
+        load(&cluster, &ledger, 3);
+        let old = cluster.leader().unwrap();
+        cluster.disk(old).unwrap().inject(Fault::on([CallKind::Sync]).nth(1));
+        let node = cluster.node(old).unwrap();
+        until("the leader ends", PATIENCE, || {
+            ledger.write_one(node)?;
+            node.node().failure().map(drop).ok_or_else(|| "it goes on".into())
+        })
+        .unwrap();
+        let other = cluster.running().find(|node| node.node().id() != old).unwrap();
+        until("the others go on", PATIENCE, || match ledger.write_one(other)? {
+            true => Ok(()),
+            false => Err("refused".into()),
+        })
+        .unwrap();
+        cluster.kill_node(old).unwrap();
+        cluster.restart_node(old).unwrap();
+        load(&cluster, &ledger, 1);
         check(&cluster, &ledger);
     }
     cluster.stop().unwrap();
