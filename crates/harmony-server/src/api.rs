@@ -25,7 +25,9 @@ use harmony_node::Node;
 use harmony_storage::UnifiedStorage;
 use harmony_types::command::PublishMember;
 use harmony_types::quota::Quota;
-use harmony_types::{Author, ClusterId, Command, CommandKind, NodeId, Outcome, OutcomeKind, Refusal};
+use harmony_types::{
+    Author, ClusterId, Command, CommandKind, Membership, NodeId, Outcome, OutcomeKind, Refusal,
+};
 
 use crate::auth::Authenticator;
 use crate::net::Task;
@@ -63,6 +65,7 @@ pub(crate) struct Api {
     pub(crate) limits: Limits,
     pub(crate) auth: Authenticator,
     outcomes: Arc<Replies<Outcome>>,
+    changes: Arc<Replies<Membership>>,
     reads: Arc<Reads>,
     /// Told when a write is refused for the quota.
     refused_for_quota: Notify,
@@ -88,6 +91,7 @@ impl Api {
             limits,
             auth,
             outcomes: Replies::new(),
+            changes: Replies::new(),
             reads,
             refused_for_quota: Notify::new(),
             backups: Arc::new(Semaphore::new(backup::BACKUPS_MAX)),
@@ -98,6 +102,7 @@ impl Api {
     pub(crate) fn tasks(self: &Arc<Self>) -> Vec<Task> {
         vec![
             Box::pin(Arc::clone(&self.outcomes).deliver()),
+            Box::pin(Arc::clone(&self.changes).deliver()),
             Box::pin(Arc::clone(&self.reads).run()),
             Box::pin(Arc::clone(self).watch_quota()),
         ]
