@@ -616,6 +616,7 @@ impl<S: Storage> Core<S> {
         let metrics = &self.metrics;
         metrics.term.set(self.view.term.0);
         metrics.leader.set(NodeId::or_zero(self.view.leader));
+        metrics.learner.set(u64::from(self.view.is_learner));
         metrics.committed_index.set(self.view.commit.0);
         metrics.last_index.set(self.view.last.0);
         metrics.disk_space.set(self.space.seen() as u64);

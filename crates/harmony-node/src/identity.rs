@@ -18,6 +18,13 @@ pub fn member_id(peer_urls: &[String], token: &str) -> NodeId {
     NodeId::new(first_8_bytes(hash)).unwrap_or_else(|| NodeId::new(1).expect("1 is not 0"))
 }
 
+/// The id of a member that is added to a running cluster: SHA-1 over its sorted peer URLs and the time in seconds since
+/// 1970, decimal; the first 8 bytes of it, big endian.
+#[must_use]
+pub fn added_member_id(peer_urls: &[String], unix_seconds: u64) -> NodeId {
+    member_id(peer_urls, &unix_seconds.to_string())
+}
+
 /// The id of a cluster: SHA-1 over its first members' sorted ids, 8 bytes each, big endian; the first 8 bytes of it.
 #[must_use]
 pub fn cluster_id(members: &[NodeId]) -> ClusterId {
@@ -46,6 +53,14 @@ mod tests {
         let member = member_id(&["http://localhost:2380".to_owned()], "etcd-cluster");
         assert_eq!(member.to_string(), "8e9e05c52164694d");
         assert_eq!(cluster_id(&[member]).to_string(), "cdf818194e3a8c32");
+    }
+
+    /// By hand: `printf http://10.0.0.1:23801700000000 | sha1sum`.
+    #[test]
+    fn an_added_member_gets_the_id_of_its_time() {
+        let urls = ["http://10.0.0.1:2380".to_owned()];
+        assert_eq!(added_member_id(&urls, 1_700_000_000).to_string(), "20887cfd5ab65081");
+        assert_ne!(added_member_id(&urls, 1_700_000_000), added_member_id(&urls, 1_700_000_001));
     }
 
     #[test]

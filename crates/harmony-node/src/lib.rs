@@ -49,12 +49,14 @@ pub mod witness;
 
 pub use application::ApplicationStorage;
 pub use harmony_wal::SystemClock;
-pub use identity::{cluster_id, member_id};
+pub use identity::{added_member_id, cluster_id, member_id};
 pub use lease::{LeaseKeeper, LeaseOptions};
 pub use metrics::NodeMetrics;
 pub use node::Node;
 pub use tls::{Tls, TlsConfig, TlsError, TlsIdentity};
-pub use transport::{MemoryNetwork, MemoryTransport, TcpTransport, TcpTransportConfig, TransportError};
+pub use transport::{
+    MemoryNetwork, MemoryTransport, Roster, TcpTransport, TcpTransportConfig, TransportError, ask_roster,
+};
 pub use waiter::{ReplySink, Waiter};
 pub use watch::{WatchHub, WatchOptions, WatchStream};
 pub use witness::Witness;

@@ -104,6 +104,12 @@ pub struct NodeMetrics {
     pub term: Counter,
     /// Leader's id, 0 for none.
     pub leader: Counter,
+    /// 1 while this member is a learner.
+    pub learner: Counter,
+    /// Learners that this leader made voters.
+    pub promotions: Counter,
+    /// Learners that this leader was asked to make voters, and did not.
+    pub promotions_refused: Counter,
     /// How often the leader changed, as seen from here.
     pub leader_changes: Counter,
     /// Elections that this member began because its leader's process was gone.

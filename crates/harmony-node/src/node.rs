@@ -205,6 +205,12 @@ impl<S: Storage> Node<S> {
         Term(self.shared.metrics.term.get())
     }
 
+    /// Whether this member is a learner: it holds what the others hold, and does not vote. Cheap.
+    #[must_use]
+    pub fn is_learner(&self) -> bool {
+        self.shared.metrics.learner.get() == 1
+    }
+
     /// Which member it is.
     #[must_use]
     pub fn id(&self) -> NodeId {

@@ -47,6 +47,8 @@ pub(crate) struct View {
     pub(crate) snapshot_pending: bool,
     /// This node may become leader.
     pub(crate) promotable: bool,
+    /// This node does not vote, and is a member.
+    pub(crate) is_learner: bool,
     /// It follows a leader that it heard within the last election timeout, and ignores requests for votes.
     pub(crate) leased: bool,
 }
@@ -98,6 +100,7 @@ impl<S: Storage> RaftGroup<S> {
             single_voter: raft.prs().is_singleton() && raft.prs().conf().voters().contains(self.id.get()),
             snapshot_pending: inner.raw.snap().is_some_and(|snapshot| !snapshot.is_empty()),
             promotable: raft.promotable(),
+            is_learner: raft.prs().conf().learners().contains(&raft.id),
             leased: raft.leader_id != ::raft::INVALID_ID && raft.election_elapsed < raft.election_timeout(),
         }
     }

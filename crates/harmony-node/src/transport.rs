@@ -11,6 +11,7 @@ mod liveness;
 mod memory;
 mod pace;
 mod peer;
+mod roster;
 mod snapshot;
 mod stream;
 mod tcp;
@@ -19,5 +20,6 @@ pub(crate) mod wire;
 
 pub use self::caller::{Caller, read_caller};
 pub use self::memory::{MemoryNetwork, MemoryTransport};
+pub use self::roster::{Roster, ask_roster};
 pub use self::tcp::{TcpTransport, TcpTransportConfig, TransportError, TransportMetrics};
 pub use self::traffic::PeerMetrics;

@@ -26,7 +26,9 @@ use harmony_node::Node;
 use harmony_storage::UnifiedStorage;
 use harmony_types::command::PublishMember;
 use harmony_types::quota::Quota;
-use harmony_types::{Author, ClusterId, Command, CommandKind, NodeId, Outcome, OutcomeKind, Refusal};
+use harmony_types::{
+    Author, ClusterId, Command, CommandKind, Membership, NodeId, Outcome, OutcomeKind, Refusal,
+};
 
 use crate::auth::Authenticator;
 use crate::net::Task;
@@ -66,6 +68,7 @@ pub(crate) struct Api {
     pub(crate) auth: Authenticator,
     pub(crate) watches: Watches,
     outcomes: Arc<Replies<Outcome>>,
+    changes: Arc<Replies<Membership>>,
     reads: Arc<Reads>,
     /// Told when a write is refused for the quota.
     refused_for_quota: Notify,
@@ -93,6 +96,7 @@ impl Api {
             auth,
             watches,
             outcomes: Replies::new(),
+            changes: Replies::new(),
             reads,
             refused_for_quota: Notify::new(),
             backups: Arc::new(Semaphore::new(backup::BACKUPS_MAX)),
@@ -103,6 +107,7 @@ impl Api {
     pub(crate) fn tasks(self: &Arc<Self>) -> Vec<Task> {
         vec![
             Box::pin(Arc::clone(&self.outcomes).deliver()),
+            Box::pin(Arc::clone(&self.changes).deliver()),
             Box::pin(Arc::clone(&self.reads).run()),
             Box::pin(Arc::clone(self).watch_quota()),
         ]

@@ -52,7 +52,8 @@ enum Command {
     Txn(txn::TxnArgs),
     /// Show what each endpoint says of itself.
     Status(status::StatusArgs),
-    /// Show the members of the cluster.
+    /// Show the members of the cluster, or change them.
+    #[command(alias = "member")]
     Members(members::MembersArgs),
     /// Switch permissions on or off.
     Auth(auth::AuthArgs),

@@ -50,8 +50,12 @@ pub struct Config {
     pub listen_peer: Vec<Url>,
     /// All members in order of their names, this one among them.
     pub cluster: Vec<InitialMember>,
-    /// True when the member must have its data already.
+    /// True when the cluster runs already: the member has its data, or was added to the cluster.
     pub existing: bool,
+    /// Refuse membership changes behind which too few members would be there.
+    pub strict_reconfig: bool,
+    /// Learners that the cluster may have.
+    pub learners_max: usize,
     /// Keeps clusters of the same addresses apart.
     pub token: String,
     /// Time between heartbeats, milliseconds.
@@ -158,6 +162,13 @@ impl Config {
             listen_peer,
             cluster,
             existing,
+            strict_reconfig: options.strict_reconfig_check.unwrap_or(true),
+            learners_max: check.number(
+                "max-learners",
+                options.max_learners,
+                limits::LEARNERS_MAX,
+                MEMBERS_LIMIT,
+            ),
             token: options.initial_cluster_token.unwrap_or_else(|| "etcd-cluster".to_owned()),
             heartbeat_interval_ms,
             election_timeout_ms,
@@ -203,6 +214,9 @@ impl Config {
             .expect("checked when the configuration was made")
     }
 }
+
+/// Largest `--max-learners`.
+const MEMBERS_LIMIT: usize = 100;
 
 /// Largest `--max-request-bytes`: a command must fit into a log record with room to spare.
 const REQUEST_BYTES_LIMIT: usize = limits::RECORD_BYTES_MAX / 2 - limits::GRPC_OVERHEAD_BYTES;

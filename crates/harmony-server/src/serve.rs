@@ -1,6 +1,7 @@
 //! A running server: data directory, storage, node, network, put together in this order and taken apart in the reverse.
 
 mod data_dir;
+mod join;
 mod listen;
 mod refusal;
 pub(crate) mod restore;
@@ -36,6 +37,8 @@ use crate::net::routes::Routes;
 use crate::net::services::Services;
 use crate::version;
 use data_dir::DataDir;
+pub use join::JoinError;
+use join::Place;
 
 /// How long requests under way may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -74,15 +77,9 @@ pub enum ServeError {
         /// Its process id in words, if known.
         holder: String,
     },
-    /// A member that should exist has no data.
-    #[error(
-        "--initial-cluster-state is \"existing\" but {path} holds no member: this release starts a member of a running \
-         cluster only from its own data; use \"new\" for a new cluster"
-    )]
-    NoData {
-        /// The data directory.
-        path: PathBuf,
-    },
+    /// A member of a running cluster does not find its place in it.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// The data directory belongs to another member or cluster.
     #[error(
         "data directory {path} belongs to another member or cluster: {source}; start it with the --name, \
@@ -174,14 +171,18 @@ impl Server {
     /// # Errors
     /// See [`ServeError`]. Nothing keeps running then.
     pub fn start(config: &Config) -> Result<Self, ServeError> {
-        let ids = Ids::of(config);
         // Ports first: a mistake there costs nothing yet.
         let (listeners, client_addresses) = listen::clients(&config.listen_client)?;
-        let data_dir = DataDir::open(&config.data_dir, config.existing)?;
+        let data_dir = DataDir::open(&config.data_dir)?;
         let clock = SystemClock::new();
+        let place = Place::of(config, &data_dir, &clock)?;
+        let ids = place.ids;
         let auth = Authenticator::new(&config.auth, ids.cluster, Arc::new(clock))?;
         let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
-        storage.bootstrap(&first_members(config)).map_err(|source| refusal::of(data_dir.path(), source))?;
+        if storage.membership() == Membership::default() {
+            let first = place.first_members(config, &clock)?;
+            storage.bootstrap(&first).map_err(|source| refusal::of(data_dir.path(), source))?;
+        }
         let (node, transport) = start_node(config, ids, &data_dir, &storage, clock)?;
 
         let limits = Limits {
@@ -359,15 +360,13 @@ fn own_member(config: &Config, id: NodeId) -> Member {
 
 /// Tells the cluster this member's name and URLs, until it is heard. Nothing to tell when a restart changed nothing.
 async fn publish(api: Arc<Api>, own: Member) {
-    let known = api.storage.membership();
-    if known
-        .members
-        .get(&own.id)
-        .is_some_and(|member| member.name == own.name && member.client_urls == own.client_urls)
-    {
+    let known = api.storage.membership().members.remove(&own.id);
+    if known.as_ref().is_some_and(|member| member.name == own.name && member.client_urls == own.client_urls) {
         return;
     }
-    while let Err(error) = api.publish(&own.name, &own.client_urls, &own.peer_urls).await {
+    // The cluster's word on the peer URLs is newer than this member's flags.
+    let peer_urls = known.map(|member| member.peer_urls).unwrap_or(own.peer_urls);
+    while let Err(error) = api.publish(&own.name, &own.client_urls, &peer_urls).await {
         tracing::debug!(%error, "this member's name is not published yet");
         tokio::time::sleep(PUBLISH_PAUSE).await;
     }
@@ -411,6 +410,8 @@ fn start_node(
     let options = NodeConfig {
         heartbeat_interval_ms: config.heartbeat_interval_ms,
         election_timeout_ms: config.election_timeout_ms,
+        strict_reconfig: config.strict_reconfig,
+        learners_max: config.learners_max,
         log_keep_entries: config.log_keep_entries,
         log_keep_bytes: config.log_keep_bytes,
         log_hold_bytes_max: config.log_hold_bytes_max,
@@ -442,6 +443,8 @@ fn start_node(
     match started {
         Ok(node) => {
             transport.attach(node.peer_sink());
+            let storage = Arc::clone(storage);
+            transport.tell_roster(move || storage.membership());
             Ok((node, transport))
         }
         Err(error) => {

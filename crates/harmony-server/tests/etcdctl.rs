@@ -93,6 +93,7 @@ fn check(nodes: usize) {
     members(&mut etcdctl);
     maintenance(&mut etcdctl);
     leadership(&etcdctl);
+    membership(&mut etcdctl);
 }
 
 /// Revisions 2 to 7.
@@ -294,6 +295,49 @@ fn leadership(etcdctl: &Etcdctl) {
     at(leader, *other).prints(&format!("Leadership transferred from {own:x} to {other:x}\n"));
     let after = ids(&etcdctl.all("endpoint status --write-out=json"));
     assert!(after.iter().any(|(endpoint, _, leader)| endpoint == follower && leader == other), "{after:?}");
+}
+
+/// A member that is added and never started.
+fn membership(etcdctl: &mut Etcdctl) {
+    let said = etcdctl.next("member add n9 --peer-urls=http://127.0.0.1:9");
+    let lines: Vec<&str> = said.succeeds().lines().collect();
+    let words: Vec<&str> = lines[0].split_whitespace().collect();
+    let [_, id, _, _, _, cluster] = words[..] else { panic!("{said:?}") };
+    assert_eq!(lines[0], format!("Member {id:>16} added to cluster {cluster:>16}"));
+    for line in [
+        "ETCD_NAME=\"n9\"",
+        "ETCD_INITIAL_ADVERTISE_PEER_URLS=\"http://127.0.0.1:9\"",
+        "ETCD_INITIAL_CLUSTER_STATE=\"existing\"",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in {said:?}");
+    }
+    assert!(
+        said.out.contains("n9=http://127.0.0.1:9") && said.out.contains("ETCD_INITIAL_CLUSTER=\""),
+        "{said:?}"
+    );
+    let listed = |url: &str| format!("{id}, unstarted, , {url}, , true");
+    let list = etcdctl.next("member list");
+    assert!(list.succeeds().lines().any(|line| line == listed("http://127.0.0.1:9")), "{list:?}");
+    etcdctl.next("put quorum kept").prints("OK\n");
+
+    etcdctl.refused("member add n8 --peer-urls=http://127.0.0.1:9", "etcdserver: Peer URLs already exists");
+    let too_many = "etcdserver: too many learner members in cluster";
+    etcdctl.refused("member add n8 --peer-urls=http://127.0.0.1:8", too_many);
+    etcdctl.refused(
+        &format!("member promote {id}"),
+        "etcdserver: can only promote a learner member which is in sync with leader",
+    );
+    let changed = |what: &str| format!("Member {id:>16} {what} cluster {cluster:>16}\n");
+    etcdctl
+        .next(&format!("member update {id} --peer-urls=http://127.0.0.1:8"))
+        .prints(&changed("updated in"));
+    let list = etcdctl.next("member list");
+    assert!(list.succeeds().lines().any(|line| line == listed("http://127.0.0.1:8")), "{list:?}");
+    etcdctl.next(&format!("member remove {id}")).prints(&changed("removed from"));
+    let not_found = "etcdserver: member not found";
+    for args in ["remove", "promote", "update --peer-urls=http://127.0.0.1:8"] {
+        etcdctl.refused(&format!("member {args} {id}"), not_found);
+    }
 }
 
 #[test]

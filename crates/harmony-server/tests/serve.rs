@@ -70,7 +70,11 @@ fn signals_end_it_in_order() {
 fn a_member_that_should_exist_and_does_not_is_refused() {
     let temp = tempfile::tempdir().unwrap();
     let arguments = ["--listen-client-urls", "http://127.0.0.1:0", "--initial-cluster-state", "existing"];
-    check_end(&harmony(temp.path(), &arguments).output().unwrap(), 1, &["holds no member"]);
+    check_end(
+        &harmony(temp.path(), &arguments).output().unwrap(),
+        1,
+        &["the data directory holds no member, and --initial-cluster names no other member to ask"],
+    );
 }
 
 #[test]

@@ -195,6 +195,6 @@ pub use clock::SystemClock;
 pub use dump::{DumpOptions, VerifyReport, dump, verify};
 pub use fill::Filler;
 pub use os::OsFileSystem;
-pub use recovery::{Recovery, TornTail};
+pub use recovery::{Recovery, TornTail, identity_of};
 pub use repair::{Cut, Kept, Lost, RepairOptions, RepairPlan, Repaired, plan_repair, repair};
 pub use wal::{FileWal, RecordRef};

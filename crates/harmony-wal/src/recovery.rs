@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use harmony_types::config::Identity;
-use harmony_types::{File, FileSystem, HardState, LogIndex, OpenMode, RecordType, WalError, WalOffset};
+use harmony_types::{
+    ClusterId, File, FileSystem, HardState, LogIndex, NodeId, OpenMode, RecordType, WalError, WalOffset,
+};
 
 use crate::ahead::{self, Note, Sink, Source, Stop};
 use crate::aside;
@@ -276,6 +278,18 @@ fn read_run(
         Ok(_) | Err(WalError::MissingSegment { .. }) => Ok(replay.index.last()),
         Err(error) => Err(error),
     }
+}
+
+/// Whose log is in `dir`, as the head of its newest segment says; `None` when it holds no segment. Changes nothing, and
+/// checks no more than that segment's start.
+///
+/// # Errors
+/// [`WalError`]: the directory cannot be read, or the segment does not begin as one.
+pub fn identity_of(fs: &dyn FileSystem, dir: &Path) -> Result<Option<Identity>, WalError> {
+    let (names, _) = list(fs, dir)?;
+    let Some(newest) = names.last() else { return Ok(None) };
+    let head = open_segment(fs, dir, *newest, None)?.head;
+    Ok(Some(Identity { cluster: ClusterId(head.cluster), node: NodeId::new(head.node) }))
 }
 
 pub(crate) fn open_segment(

@@ -145,7 +145,11 @@ impl<S: Storage> Core<S> {
             self.changes.parked.push_back(parked);
             return;
         }
+        let promotions =
+            parked.changes.iter().filter(|change| change.change_type == ConfChangeType::Promote).count()
+                as u64;
         if let Err(error) = self.check_changes(&parked.changes) {
+            self.metrics.promotions_refused.add(promotions);
             refuse(parked.asker, error.into(), actions);
             return;
         }
@@ -162,6 +166,7 @@ impl<S: Storage> Core<S> {
         }
         match self.raft.propose_conf_change(&parked.changes) {
             Ok((index, term)) => {
+                self.metrics.promotions.add(promotions);
                 let waiter = match parked.asker {
                     Asker::Local(waiter) => waiter,
                     Asker::Peer { node, request } => {

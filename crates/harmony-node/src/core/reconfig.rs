@@ -212,6 +212,7 @@ impl<S: Storage> Core<S> {
             }
             match self.raft.propose_conf_change(&[change]) {
                 Ok((index, _)) => {
+                    self.metrics.promotions.add(1);
                     tracing::info!(member = %id, %index, "a member that joins has caught up: promoted")
                 }
                 Err(error) => tracing::debug!(member = %id, %error, "not promoted yet"),

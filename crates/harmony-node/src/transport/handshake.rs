@@ -76,7 +76,9 @@ impl Own {
                 words(from, hello.last, refusal)
             })?;
             match hello.purpose() {
-                Purpose::Unspecified => Err("a connection for an unknown purpose".to_owned()),
+                Purpose::Unspecified | Purpose::Roster => {
+                    Err("a connection for an unknown purpose".to_owned())
+                }
                 purpose => Ok((from, purpose)),
             }
         });
@@ -160,7 +162,24 @@ pub(super) fn dial_blocking(
     own.accepted(sink, to, answer).map(drop).map_err(refused)
 }
 
-/// Answers whoever dialed.
+/// The first frame of somebody who is no member yet.
+pub(super) fn stranger(from: NodeId) -> Hello {
+    Hello {
+        magic: MAGIC,
+        version: PROTOCOL_VERSION,
+        from: from.get(),
+        purpose: Purpose::Roster as i32,
+        ..Hello::default()
+    }
+}
+
+fn is_stranger(frame: &Bytes) -> bool {
+    Hello::decode(frame.clone()).is_ok_and(|hello| {
+        hello.magic == MAGIC && hello.version == PROTOCOL_VERSION && hello.purpose() == Purpose::Roster
+    })
+}
+
+/// Answers whoever dialed; `None` for one who is no member and waits for the list of them.
 ///
 /// # Errors
 /// The connection, or why it was refused.
@@ -168,12 +187,15 @@ pub(super) async fn accept(
     own: Own,
     sink: &dyn PeerSink,
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-) -> io::Result<(NodeId, Purpose)> {
+) -> io::Result<Option<(NodeId, Purpose)>> {
     let hello = read_frame(stream, HELLO_BYTES_MAX).await?;
+    if is_stranger(&hello) {
+        return Ok(None);
+    }
     let (result, answer) = own.accept(sink, hello);
     stream.write_all(&answer).await?;
     stream.flush().await?;
-    result.map_err(refused)
+    result.map(Some).map_err(refused)
 }
 
 /// Reads one frame and checks it.

@@ -16,7 +16,8 @@ use std::time::Duration;
 use harmony_types::config::Identity;
 use harmony_types::transport::{Held, PeerSink};
 use harmony_types::{
-    Clock as _, LogIndex, Member, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport, limits,
+    Clock as _, LogIndex, Member, Membership, Message, MessageType, NodeId, PeerMessage, Snapshot, Transport,
+    limits,
 };
 use harmony_wal::SystemClock;
 use socket2::SockRef;
@@ -35,6 +36,7 @@ use crate::transport::frame;
 use crate::transport::handshake::{self, Own, invalid, read_frame};
 use crate::transport::liveness;
 use crate::transport::peer::{self, HANDSHAKE_TIMEOUT, Peer};
+use crate::transport::roster;
 use crate::transport::snapshot::{self, Arrivals};
 use crate::transport::stream::PeerStream;
 use crate::transport::traffic::{PeerMetrics, Traffic};
@@ -89,6 +91,15 @@ pub enum TransportError {
     /// TLS is asked for, but nothing says with what.
     #[error("{0} needs TLS: give a certificate, its key and a trusted CA for peers")]
     NoTls(String),
+    /// The members were not told.
+    #[error("ask {url} for the members of the cluster: {source}")]
+    Roster {
+        /// The URL of the member that was asked.
+        url: String,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
     /// The identity names no member.
     #[error("a transport needs the id of its own member")]
     NoIdentity,
@@ -120,6 +131,9 @@ pub struct TransportMetrics {
     pub dropped: Counter,
 }
 
+/// Looks up who the members are.
+type MembersOf = Box<dyn Fn() -> Membership + Send + Sync>;
+
 /// What the transport's tasks and threads share.
 pub(super) struct Wires {
     pub(super) own: Own,
@@ -132,6 +146,7 @@ pub(super) struct Wires {
     transfers: AtomicU64,
     stopped: AtomicBool,
     sink: OnceLock<Arc<dyn PeerSink>>,
+    roster: OnceLock<MembersOf>,
     /// Moves whenever the members change: whoever was removed is not heard any more.
     members: watch::Sender<()>,
     greetings: Semaphore,
@@ -141,6 +156,11 @@ pub(super) struct Wires {
 impl Wires {
     pub(super) fn sink(&self) -> Option<&Arc<dyn PeerSink>> {
         self.sink.get()
+    }
+
+    /// Who the members are, once somebody told where to look.
+    pub(super) fn members(&self) -> Option<Membership> {
+        self.roster.get().map(|members| members())
     }
 
     /// A number that no transfer of this member has had.
@@ -228,6 +248,7 @@ impl TcpTransport {
             traffic: Traffic::default(),
             stopped: AtomicBool::new(false),
             sink: OnceLock::new(),
+            roster: OnceLock::new(),
             members: watch::Sender::new(()),
             greetings: Semaphore::new(bounds::PEER_GREETINGS_MAX),
             connections: Semaphore::new(bounds::PEER_CONNECTIONS_MAX),
@@ -257,6 +278,14 @@ impl TcpTransport {
     pub fn attach(&self, sink: Arc<dyn PeerSink>) {
         if self.wires.sink.set(sink).is_err() {
             tracing::error!("a transport serves one node for life; the second is not heard");
+        }
+    }
+
+    /// Tells whoever is to become a member, and asks with [`ask_roster`](super::ask_roster), what `members` returns. The
+    /// first one counts; without one nobody is told.
+    pub fn tell_roster(&self, members: impl Fn() -> Membership + Send + Sync + 'static) {
+        if self.wires.roster.set(Box::new(members)).is_err() {
+            tracing::error!("a transport serves one node for life; the second is not asked");
         }
     }
 
@@ -443,13 +472,16 @@ async fn converse(
         handshake::accept(wires.own, &**wires.node()?, stream).await
     });
     let greeted = greeted.await;
-    let (from, purpose) =
-        greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")))?;
+    let greeted = greeted.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no handshake")))?;
+    let Some((from, purpose)) = greeted else {
+        let Some(stream) = open else { return Ok(()) };
+        return timeout(HANDSHAKE_TIMEOUT, roster::tell(wires, stream)).await?;
+    };
     drop(greeting);
     let _connection = wires.connections.try_acquire().map_err(full)?;
     match purpose {
         Purpose::Snapshot => open.take().map_or(Ok(()), |stream| take_snapshot(from, stream, wires)),
-        Purpose::Messages | Purpose::Unspecified => match open {
+        Purpose::Messages | Purpose::Unspecified | Purpose::Roster => match open {
             Some(stream) => read_messages(from, stream, wires).await,
             None => Ok(()),
         },

@@ -26,6 +26,9 @@ pub(super) enum Purpose {
     Messages = 1,
     /// One snapshot, or the rest of one, then the end. 2 was a form that could not go on after an interruption.
     Snapshot = 3,
+    /// Somebody who is no member yet asks who the members are; the answer is one [`WireRoster`], whatever cluster and
+    /// member the hello names.
+    Roster = 4,
 }
 
 /// The first frame in each direction of a connection.
@@ -199,6 +202,16 @@ struct WireEntry {
     entry_type: u32,
     #[prost(bytes = "bytes", tag = "4")]
     data: Bytes,
+}
+
+/// Who the members of a cluster are.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct WireRoster {
+    #[prost(fixed64, tag = "1")]
+    pub(super) cluster: u64,
+    /// Of which only the membership counts.
+    #[prost(message, optional, tag = "2")]
+    pub(super) members: Option<WireSnapshot>,
 }
 
 /// What a snapshot stands for; also the head of a snapshot file.

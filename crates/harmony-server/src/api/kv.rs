@@ -22,6 +22,9 @@ impl Api {
         let range = convert::range(request);
         range.validate()?;
         if !serializable {
+            if self.node.is_learner() {
+                return Err(ApiError::LEARNER);
+            }
             self.linearize().await?;
         }
         let keys = range.range();

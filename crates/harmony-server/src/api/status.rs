@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use harmony_types::{NodeError, Refusal, RequestError, StorageError};
+use harmony_types::{MembershipError, NodeError, Refusal, RequestError, StorageError};
 
 /// gRPC's status codes, as far as they are used, with their numbers on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -117,6 +117,12 @@ impl ApiError {
         Self::new(Code::Unknown, "auth: token signing attempted with verify-only key");
     /// bcrypt's limit.
     pub const PASSWORD_TOO_LONG: Self = Self::new(Code::Unknown, "bcrypt: password length exceeds 72 bytes");
+    /// Peer URLs that are none.
+    pub const BAD_MEMBER_URLS: Self = Self::invalid_argument("etcdserver: given member URLs are invalid");
+    /// A member without a vote answers for itself only.
+    pub const LEARNER: Self = Self::failed_precondition("etcdserver: rpc not supported for learner");
+    /// Too few members would be left that are there.
+    pub const UNHEALTHY: Self = Self::new(Code::Unavailable, "etcdserver: unhealthy cluster");
     /// Nobody leads.
     pub const NO_LEADER: Self = Self::new(Code::Unavailable, "etcdserver: no leader");
 }
@@ -180,6 +186,37 @@ impl From<NodeError> for ApiError {
             NodeError::Stopped => Self::STOPPED,
             NodeError::BadTransferee { .. } => Self::BAD_TRANSFEREE,
             NodeError::Storage(error) => error.into(),
+            NodeError::Membership(error) => error.into(),
+            NodeError::NoSuccessor => Self::UNHEALTHY,
+            other => Self { code: Code::Unknown, message: format!("etcdserver: {other}").into() },
+        }
+    }
+}
+
+impl From<MembershipError> for ApiError {
+    fn from(error: MembershipError) -> Self {
+        match error {
+            MembershipError::Exists => Self::failed_precondition("etcdserver: member ID already exist"),
+            MembershipError::UrlExists => Self::failed_precondition("etcdserver: Peer URLs already exists"),
+            MembershipError::NotFound | MembershipError::WasRemoved => {
+                Self::new(Code::NotFound, "etcdserver: member not found")
+            }
+            MembershipError::NotLearner => {
+                Self::failed_precondition("etcdserver: can only promote a learner member")
+            }
+            MembershipError::LearnerNotReady => Self::failed_precondition(
+                "etcdserver: can only promote a learner member which is in sync with leader",
+            ),
+            MembershipError::TooManyLearners => {
+                Self::failed_precondition("etcdserver: too many learner members in cluster")
+            }
+            // etcd sends this one without its code.
+            MembershipError::NotEnoughStarted | MembershipError::LastVoter => Self::new(
+                Code::Unknown,
+                "etcdserver: re-configuration failed due to not enough started members",
+            ),
+            MembershipError::Unhealthy => Self::UNHEALTHY,
+            MembershipError::Pending => Self::TIMEOUT,
             other => Self { code: Code::Unknown, message: format!("etcdserver: {other}").into() },
         }
     }
@@ -300,6 +337,35 @@ mod tests {
             Code::InvalidArgument,
             "etcdserver: request is too large",
         );
+    }
+
+    #[test]
+    fn changes_of_members_are_refused_in_etcds_words() {
+        use MembershipError as Error;
+        for (error, code, message) in [
+            (Error::Pending, Code::Unavailable, "request timed out"),
+            (Error::Exists, Code::FailedPrecondition, "member ID already exist"),
+            (Error::UrlExists, Code::FailedPrecondition, "Peer URLs already exists"),
+            (Error::NotFound, Code::NotFound, "member not found"),
+            (Error::WasRemoved, Code::NotFound, "member not found"),
+            (Error::NotLearner, Code::FailedPrecondition, "can only promote a learner member"),
+            (
+                Error::LearnerNotReady,
+                Code::FailedPrecondition,
+                "can only promote a learner member which is in sync with leader",
+            ),
+            (Error::TooManyLearners, Code::FailedPrecondition, "too many learner members in cluster"),
+            (
+                Error::NotEnoughStarted,
+                Code::Unknown,
+                "re-configuration failed due to not enough started members",
+            ),
+            (Error::LastVoter, Code::Unknown, "re-configuration failed due to not enough started members"),
+            (Error::Unhealthy, Code::Unavailable, "unhealthy cluster"),
+        ] {
+            check(NodeError::Membership(error), code, &format!("etcdserver: {message}"));
+        }
+        check(NodeError::NoSuccessor, Code::Unavailable, "etcdserver: unhealthy cluster");
     }
 
     #[test]

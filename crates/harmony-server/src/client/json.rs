@@ -288,11 +288,13 @@ impl From<&pb::StatusResponse> for Status {
     }
 }
 
-/// The members of a cluster.
+/// The members of a cluster, behind the one that an answer is about.
 #[derive(Serialize)]
 pub(crate) struct Members<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     header: Option<Header>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    member: Option<Member<'a>>,
     members: Vec<Member<'a>>,
 }
 
@@ -310,8 +312,12 @@ struct Member<'a> {
     is_learner: bool,
 }
 
-impl<'a> From<&'a pb::MemberListResponse> for Members<'a> {
-    fn from(response: &'a pb::MemberListResponse) -> Self {
+impl<'a> Members<'a> {
+    pub(crate) fn new(
+        head: Option<&pb::ResponseHeader>,
+        one: Option<&'a pb::Member>,
+        all: &'a [pb::Member],
+    ) -> Self {
         let member = |member: &'a pb::Member| Member {
             id: member.id,
             name: &member.name,
@@ -319,10 +325,7 @@ impl<'a> From<&'a pb::MemberListResponse> for Members<'a> {
             client_urls: &member.client_ur_ls,
             is_learner: member.is_learner,
         };
-        Self {
-            header: header(response.header.as_ref()),
-            members: response.members.iter().map(member).collect(),
-        }
+        Self { header: header(head), member: one.map(member), members: all.iter().map(member).collect() }
     }
 }
 

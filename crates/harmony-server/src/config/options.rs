@@ -48,10 +48,16 @@ options! {
     initial_advertise_peer_urls: String, "HARMONY_INITIAL_ADVERTISE_PEER_URLS";
     /// All members, as name=URL pairs separated by commas [default: this member alone]
     initial_cluster: String, "HARMONY_INITIAL_CLUSTER";
-    /// "new", or "existing" when the data directory holds a member already [default: new]
+    /// "new", or "existing" for a member that was added to a running cluster [default: new]
     initial_cluster_state: String, "HARMONY_INITIAL_CLUSTER_STATE";
     /// Text that keeps clusters of the same addresses apart [default: etcd-cluster]
     initial_cluster_token: String, "HARMONY_INITIAL_CLUSTER_TOKEN";
+    /// Refuse membership changes behind which too few members would be there [default: true]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    strict_reconfig_check: bool, "HARMONY_STRICT_RECONFIG_CHECK";
+    /// Members that may be learners at once, those among them that join as voters [default: 1]
+    #[arg(value_name = "COUNT")]
+    max_learners: u64, "HARMONY_MAX_LEARNERS";
     /// Time between heartbeats, milliseconds [default: 100]
     #[arg(value_name = "MS")]
     heartbeat_interval: u64, "HARMONY_HEARTBEAT_INTERVAL";

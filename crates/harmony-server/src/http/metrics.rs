@@ -98,6 +98,14 @@ impl Collector for Server {
             "Leader changes seen",
             node.leader_changes.get(),
         )?;
+        counter(
+            encoder,
+            "etcd_server_learner_promote_successes",
+            "Learners made voters by this leader",
+            node.promotions.get(),
+        )?;
+        let refused = node.promotions_refused.get();
+        counter(encoder, "etcd_server_learner_promote_failures", "Learners not made voters", refused)?;
         // etcd has these two as gauges with a counter's name: they start at the log's index.
         gauge(encoder, "etcd_server_proposals_committed_total", "Commit index", status.commit.0)?;
         gauge(encoder, "etcd_server_proposals_applied_total", "Applied index", status.applied.0)?;

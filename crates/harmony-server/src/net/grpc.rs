@@ -94,6 +94,34 @@ impl pb::cluster_server::Cluster for Grpc {
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         pack(self.0.member_list(request.into_inner()).await)
     }
+
+    async fn member_add(
+        &self,
+        request: Request<pb::MemberAddRequest>,
+    ) -> Result<Response<pb::MemberAddResponse>, Status> {
+        pack(self.0.member_add(request.into_inner()).await)
+    }
+
+    async fn member_remove(
+        &self,
+        request: Request<pb::MemberRemoveRequest>,
+    ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
+        pack(self.0.member_remove(request.into_inner()).await)
+    }
+
+    async fn member_update(
+        &self,
+        request: Request<pb::MemberUpdateRequest>,
+    ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
+        pack(self.0.member_update(request.into_inner()).await)
+    }
+
+    async fn member_promote(
+        &self,
+        request: Request<pb::MemberPromoteRequest>,
+    ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
+        pack(self.0.member_promote(request.into_inner()).await)
+    }
 }
 
 #[async_trait]

@@ -54,6 +54,19 @@ pub(crate) struct Method {
     pub(crate) right: Right,
 }
 
+impl Method {
+    /// Whether a learner answers it. It is behind the others at times: it tells of itself, and hands out what it holds to
+    /// those who do not ask for more. The handler of ranges refuses those that do.
+    pub(crate) fn is_for_learners(&self) -> bool {
+        match self.service {
+            Service::Kv => self.name == "Range",
+            Service::Maintenance => matches!(self.name, "Status" | "Snapshot"),
+            Service::Health => true,
+            Service::Watch | Service::Cluster | Service::Auth => false,
+        }
+    }
+}
+
 const fn method(service: Service, name: &'static str, form: Form, right: Right) -> Method {
     Method { service, name, form, right }
 }

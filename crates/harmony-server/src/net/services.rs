@@ -17,6 +17,7 @@ use super::grpc::Grpc;
 use super::methods::{self, Counters};
 use crate::api::Api;
 use crate::api::access::Right;
+use crate::api::status::ApiError;
 use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
@@ -74,7 +75,9 @@ where
         let Some(method) = methods::find(request.uri().path()) else {
             return Counted::uncounted(unknown(request.uri().path()));
         };
+        let is_refused = self.api.node.is_learner() && !methods::METHODS[method].is_for_learners();
         let answer = match methods::METHODS[method].right {
+            _ if is_refused => refuse(ApiError::LEARNER, request),
             right @ (Right::User | Right::Root) if self.api.asks_for_rights() => {
                 self.guarded(method, right, request)
             }
@@ -113,12 +116,23 @@ impl Services {
             let Err(refusal) = services.api.admit(&caller, right).await else {
                 return services.dispatch(method, request).await;
             };
-            // An answer to a request that was not read to its end would cost the client its connection.
-            let mut rest = Box::pin(request.into_body());
-            while let Some(Ok(_)) = rest.frame().await {}
-            Ok(Status::from(refusal).into_http())
+            refuse(refusal, request).await
         })
     }
+}
+
+/// Answers with a refusal.
+fn refuse<B>(refusal: ApiError, request: Request<B>) -> Answer
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<StdError> + Send + 'static,
+{
+    Box::pin(async move {
+        // An answer to a request that was not read to its end would cost the client its connection.
+        let mut rest = Box::pin(request.into_body());
+        while let Some(Ok(_)) = rest.frame().await {}
+        Ok(Status::from(refusal).into_http())
+    })
 }
 
 /// gRPC's answer for what is not served.

@@ -19,11 +19,8 @@ impl DataDir {
     /// Opens the directory, made if it is not there, and locks it.
     ///
     /// # Errors
-    /// [`ServeError::DataDir`], [`ServeError::Locked`], and [`ServeError::NoData`] when a member must be there and is not.
-    pub(super) fn open(path: &Path, existing: bool) -> Result<Self, ServeError> {
-        if existing && !path.join("member").exists() {
-            return Err(ServeError::NoData { path: path.to_owned() });
-        }
+    /// [`ServeError::DataDir`], [`ServeError::Locked`].
+    pub(super) fn open(path: &Path) -> Result<Self, ServeError> {
         let refused = |action, path: &Path| {
             let path = path.to_owned();
             move |source| ServeError::DataDir { action, path, source }
@@ -94,7 +91,7 @@ mod tests {
     #[test]
     fn the_directory_is_made_with_its_parts() {
         let temp = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(&temp.path().join("a/b"), false).unwrap();
+        let dir = DataDir::open(&temp.path().join("a/b")).unwrap();
         assert!(dir.wal().is_dir() && dir.tree().is_dir());
         assert_eq!(dir.wal(), temp.path().join("a/b/member/wal"));
     }
@@ -102,8 +99,8 @@ mod tests {
     #[test]
     fn a_second_holder_is_told_who_the_first_is() {
         let temp = tempfile::tempdir().unwrap();
-        let first = DataDir::open(temp.path(), false).unwrap();
-        let error = DataDir::open(temp.path(), false).err().unwrap();
+        let first = DataDir::open(temp.path()).unwrap();
+        let error = DataDir::open(temp.path()).err().unwrap();
         assert!(matches!(error, ServeError::Locked { .. }), "{error}");
         let text = error.to_string();
         let process = format!("(process {})", std::process::id());
@@ -111,7 +108,7 @@ mod tests {
             assert!(text.contains(part), "{part:?} is not in {text:?}");
         }
         drop(first);
-        DataDir::open(temp.path(), false).unwrap();
+        DataDir::open(temp.path()).unwrap();
     }
 
     #[test]
@@ -119,16 +116,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("file");
         fs::write(&path, "x").unwrap();
-        let error = DataDir::open(&path, false).err().unwrap().to_string();
+        let error = DataDir::open(&path).err().unwrap().to_string();
         assert!(error.contains("cannot create") && error.contains("file"), "{error}");
-    }
-
-    #[test]
-    fn an_existing_member_must_be_there() {
-        let temp = tempfile::tempdir().unwrap();
-        let error = DataDir::open(temp.path(), true).err().unwrap();
-        assert!(matches!(error, ServeError::NoData { .. }), "{error}");
-        drop(DataDir::open(temp.path(), false).unwrap());
-        DataDir::open(temp.path(), true).unwrap();
     }
 }

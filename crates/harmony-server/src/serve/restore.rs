@@ -85,7 +85,7 @@ fn into(
     backup: Box<dyn Read + Send>,
     changes: Changes,
 ) -> Result<Revision, RestoreError> {
-    let dir = DataDir::open(path, false)?;
+    let dir = DataDir::open(path)?;
     let options = StorageConfig {
         wal: WalConfig {
             identity: Ids::of(config).identity(),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harmony_server::proto::etcdserverpb as pb;
 use harmony_server::proto::etcdserverpb::auth_client::AuthClient;
+use harmony_server::proto::etcdserverpb::cluster_client::ClusterClient;
 use harmony_server::proto::etcdserverpb::kv_client::KvClient;
 use harmony_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use harmony_testkit::client::StateHash;
@@ -57,6 +58,15 @@ impl GrpcClient {
         call: impl AsyncFnOnce(&mut MaintenanceClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, tonic::Status> {
         let mut client = MaintenanceClient::new(self.channel.clone());
+        self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
+    }
+
+    /// The cluster service.
+    pub(crate) fn cluster<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut ClusterClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, tonic::Status> {
+        let mut client = ClusterClient::new(self.channel.clone());
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
     }
 
