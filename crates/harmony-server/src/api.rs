@@ -12,6 +12,7 @@ pub(crate) mod convert;
 pub(crate) mod header;
 pub(crate) mod health;
 pub(crate) mod kv;
+pub(crate) mod lease;
 pub(crate) mod maintenance;
 pub(crate) mod range_stream;
 pub(crate) mod reads;
@@ -30,6 +31,7 @@ use harmony_types::{Author, ClusterId, Command, CommandKind, NodeId, Outcome, Ou
 use crate::auth::Authenticator;
 use crate::net::Task;
 use crate::net::replies::Replies;
+use lease::KeptLeases;
 use reads::Reads;
 use status::ApiError;
 use tokio::sync::{Notify, Semaphore};
@@ -62,6 +64,7 @@ pub(crate) struct Api {
     pub(crate) member: NodeId,
     pub(crate) limits: Limits,
     pub(crate) auth: Authenticator,
+    pub(crate) leases: KeptLeases,
     outcomes: Arc<Replies<Outcome>>,
     reads: Arc<Reads>,
     /// Told when a write is refused for the quota.
@@ -78,6 +81,7 @@ impl Api {
         member: NodeId,
         limits: Limits,
         auth: Authenticator,
+        leases: KeptLeases,
     ) -> Self {
         let reads = Reads::new(node.clone(), limits.timeout);
         Self {
@@ -87,6 +91,7 @@ impl Api {
             member,
             limits,
             auth,
+            leases,
             outcomes: Replies::new(),
             reads,
             refused_for_quota: Notify::new(),
@@ -96,11 +101,13 @@ impl Api {
 
     /// What must run on the network thread for as long as requests are served.
     pub(crate) fn tasks(self: &Arc<Self>) -> Vec<Task> {
-        vec![
+        let mut tasks: Vec<Task> = vec![
             Box::pin(Arc::clone(&self.outcomes).deliver()),
             Box::pin(Arc::clone(&self.reads).run()),
             Box::pin(Arc::clone(self).watch_quota()),
-        ]
+        ];
+        tasks.extend(self.leases.tasks());
+        tasks
     }
 
     /// Waits until local state holds everything that was acknowledged before the call.

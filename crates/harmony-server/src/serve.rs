@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, Witness, cluster_id,
-    member_id,
+    LeaseKeeper, LeaseOptions, Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError,
+    Witness, cluster_id, member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
@@ -23,6 +23,7 @@ use harmony_types::quota::Quota;
 use harmony_types::{ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits};
 use harmony_wal::{FileWal, Filler, OsFileSystem};
 
+use crate::api::lease::KeptLeases;
 use crate::api::{Api, Limits};
 use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, Url};
@@ -189,7 +190,8 @@ impl Server {
             quota: config.quota_bytes.map(|bytes| Quota { bytes }),
             timeout: REQUEST_TIMEOUT + 2 * Duration::from_millis(config.election_timeout_ms),
         };
-        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth));
+        let leases = start_leases(config, &node, &storage, clock)?;
+        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, leases));
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let services = Services::new(&api, counters);
@@ -202,6 +204,7 @@ impl Server {
         let network = match Network::start(listeners, tasks, routes, DRAIN) {
             Ok(network) => network,
             Err(error) => {
+                api.leases.stop();
                 api.node.stop();
                 return Err(ServeError::Thread(error));
             }
@@ -247,6 +250,8 @@ impl Server {
 
     fn close(&mut self) -> Result<(), ServeError> {
         self.closed = true;
+        // Keep-alive streams do not end by themselves: the network would wait for them.
+        self.api.leases.stop();
         self.network.stop();
         self.api.node.stop();
         match self.api.storage.close() {
@@ -374,6 +379,23 @@ fn strings(urls: &[Url]) -> Vec<String> {
 
 fn list(urls: &[Url]) -> String {
     strings(urls).join(",")
+}
+
+/// Starts the lease keeper; stops the node when it does not start.
+fn start_leases(
+    config: &Config,
+    node: &Node<UnifiedStorage>,
+    storage: &Arc<UnifiedStorage>,
+    clock: SystemClock,
+) -> Result<KeptLeases, ServeError> {
+    let options = LeaseOptions::new(Duration::from_millis(config.election_timeout_ms));
+    match LeaseKeeper::start(Arc::clone(storage) as _, Arc::new(node.clone()), Arc::new(clock), options) {
+        Ok(keeper) => Ok(KeptLeases::new(keeper, options)),
+        Err(error) => {
+            node.stop();
+            Err(error.into())
+        }
+    }
 }
 
 /// Starts the transport and the node on it; nothing of them keeps running when one does not start.

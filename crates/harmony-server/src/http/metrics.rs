@@ -145,12 +145,29 @@ impl Collector for Server {
             refused,
         )?;
         gauge(encoder, "harmony_db_damaged", "1 when the last one met damage", damaged)?;
+        self.leases(encoder)?;
         self.syncs(encoder)?;
         self.labelled(encoder)
     }
 }
 
 impl Server {
+    fn leases(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let leases = self.api.leases.keeper.metrics();
+        counter(
+            encoder,
+            "etcd_debugging_lease_renewed",
+            "Leases renewed by this leader",
+            leases.renewed.get(),
+        )?;
+        counter(
+            encoder,
+            "etcd_debugging_server_lease_expired",
+            "Leases whose time was over on this leader",
+            leases.expired.get(),
+        )
+    }
+
     fn syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let syncs = &self.api.node.metrics().syncs;
         let (buckets, count) = buckets(syncs);

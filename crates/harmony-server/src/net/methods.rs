@@ -9,6 +9,7 @@ use crate::api::access::Right;
 pub(crate) enum Form {
     Unary,
     ServerStream,
+    BidiStream,
 }
 
 impl Form {
@@ -16,6 +17,7 @@ impl Form {
         match self {
             Self::Unary => "unary",
             Self::ServerStream => "server_stream",
+            Self::BidiStream => "bidi_stream",
         }
     }
 }
@@ -24,6 +26,7 @@ impl Form {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     Kv,
+    Lease,
     Cluster,
     Maintenance,
     Auth,
@@ -34,6 +37,7 @@ impl Service {
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Kv => "etcdserverpb.KV",
+            Self::Lease => "etcdserverpb.Lease",
             Self::Cluster => "etcdserverpb.Cluster",
             Self::Maintenance => "etcdserverpb.Maintenance",
             Self::Auth => "etcdserverpb.Auth",
@@ -55,13 +59,18 @@ const fn method(service: Service, name: &'static str, form: Form, right: Right) 
 }
 
 /// Every RPC that is served, the frequent ones first: the one place that says what right each asks for.
-pub(crate) static METHODS: [Method; 38] = [
+pub(crate) static METHODS: [Method; 43] = [
     method(Service::Kv, "Range", Form::Unary, Right::Request),
     method(Service::Kv, "Put", Form::Unary, Right::Command),
     method(Service::Kv, "Txn", Form::Unary, Right::Request),
     method(Service::Kv, "DeleteRange", Form::Unary, Right::Command),
     method(Service::Kv, "Compact", Form::Unary, Right::Command),
     method(Service::Kv, "RangeStream", Form::ServerStream, Right::Request),
+    method(Service::Lease, "LeaseKeepAlive", Form::BidiStream, Right::Request),
+    method(Service::Lease, "LeaseGrant", Form::Unary, Right::Command),
+    method(Service::Lease, "LeaseRevoke", Form::Unary, Right::Command),
+    method(Service::Lease, "LeaseTimeToLive", Form::Unary, Right::Request),
+    method(Service::Lease, "LeaseLeases", Form::Unary, Right::Request),
     method(Service::Cluster, "MemberList", Form::Unary, Right::User),
     method(Service::Cluster, "MemberAdd", Form::Unary, Right::Root),
     method(Service::Cluster, "MemberRemove", Form::Unary, Right::Root),

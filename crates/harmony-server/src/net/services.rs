@@ -21,6 +21,7 @@ use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::health::health_server::HealthServer;
 
@@ -30,6 +31,7 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infa
 #[derive(Clone)]
 pub(crate) struct Services {
     kv: KvServer<Grpc>,
+    lease: LeaseServer<Grpc>,
     cluster: ClusterServer<Grpc>,
     maintenance: MaintenanceServer<Grpc>,
     auth: AuthServer<Grpc>,
@@ -44,6 +46,7 @@ impl Services {
         let message_bytes_max = api.limits.message_bytes_max();
         Self {
             kv: KvServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
+            lease: LeaseServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             cluster: ClusterServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             auth: AuthServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
@@ -90,6 +93,7 @@ impl Services {
     {
         match methods::METHODS[method].service {
             methods::Service::Kv => self.kv.call(request),
+            methods::Service::Lease => self.lease.call(request),
             methods::Service::Cluster => self.cluster.call(request),
             methods::Service::Maintenance => self.maintenance.call(request),
             methods::Service::Auth => self.auth.call(request),

@@ -3,7 +3,6 @@
 use harmony_server::proto::etcdserverpb as pb;
 use harmony_server::proto::health as health_pb;
 use harmony_server::serve::{ServeError, Server};
-use pb::lease_client::LeaseClient;
 use tonic::Code;
 
 use crate::served::{Served, all, config};
@@ -87,8 +86,6 @@ async fn health_is_served_for_the_server_as_a_whole() {
 #[tokio::test]
 async fn what_is_not_served_is_unimplemented() {
     let mut served = Served::start("").await;
-    let lease = LeaseClient::new(served.channel.clone()).lease_grant(pb::LeaseGrantRequest::default()).await;
-    assert_eq!(lease.unwrap_err().code(), Code::Unimplemented);
     let add = served.cluster.member_add(pb::MemberAddRequest::default()).await;
     assert_eq!(add.unwrap_err().code(), Code::Unimplemented);
     served.stop().await;
