@@ -12,6 +12,7 @@ pub(crate) mod convert;
 pub(crate) mod header;
 pub(crate) mod health;
 pub(crate) mod kv;
+pub(crate) mod lease;
 pub(crate) mod maintenance;
 pub(crate) mod range_stream;
 pub(crate) mod reads;
@@ -33,6 +34,7 @@ use harmony_types::{
 use crate::auth::Authenticator;
 use crate::net::Task;
 use crate::net::replies::Replies;
+use lease::KeptLeases;
 use reads::Reads;
 use status::ApiError;
 use tokio::sync::{Notify, Semaphore};
@@ -58,6 +60,12 @@ impl Limits {
     }
 }
 
+/// What runs beside the node.
+pub(crate) struct Beside {
+    pub(crate) watches: Watches,
+    pub(crate) leases: KeptLeases,
+}
+
 /// The etcd API over one node and its storage. Runs on the network thread.
 pub(crate) struct Api {
     pub(crate) node: Node<UnifiedStorage>,
@@ -67,6 +75,7 @@ pub(crate) struct Api {
     pub(crate) limits: Limits,
     pub(crate) auth: Authenticator,
     pub(crate) watches: Watches,
+    pub(crate) leases: KeptLeases,
     outcomes: Arc<Replies<Outcome>>,
     changes: Arc<Replies<Membership>>,
     reads: Arc<Reads>,
@@ -84,8 +93,9 @@ impl Api {
         member: NodeId,
         limits: Limits,
         auth: Authenticator,
-        watches: Watches,
+        beside: Beside,
     ) -> Self {
+        let Beside { watches, leases } = beside;
         let reads = Reads::new(node.clone(), limits.timeout);
         Self {
             node,
@@ -95,6 +105,7 @@ impl Api {
             limits,
             auth,
             watches,
+            leases,
             outcomes: Replies::new(),
             changes: Replies::new(),
             reads,
@@ -105,12 +116,14 @@ impl Api {
 
     /// What must run on the network thread for as long as requests are served.
     pub(crate) fn tasks(self: &Arc<Self>) -> Vec<Task> {
-        vec![
+        let mut tasks: Vec<Task> = vec![
             Box::pin(Arc::clone(&self.outcomes).deliver()),
             Box::pin(Arc::clone(&self.changes).deliver()),
             Box::pin(Arc::clone(&self.reads).run()),
             Box::pin(Arc::clone(self).watch_quota()),
-        ]
+        ];
+        tasks.extend(self.leases.tasks());
+        tasks
     }
 
     /// Waits until local state holds everything that was acknowledged before the call.

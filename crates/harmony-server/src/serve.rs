@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError, WatchHub, WatchOptions,
-    Witness, cluster_id, member_id,
+    LeaseKeeper, LeaseOptions, Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError,
+    WatchHub, WatchOptions, Witness, cluster_id, member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
@@ -24,8 +24,9 @@ use harmony_types::quota::Quota;
 use harmony_types::{ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits};
 use harmony_wal::{FileWal, Filler, OsFileSystem};
 
+use crate::api::lease::KeptLeases;
 use crate::api::watch::Watches;
-use crate::api::{Api, Limits};
+use crate::api::{Api, Beside, Limits};
 use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, Url};
 use crate::gateway::Gateway;
@@ -192,7 +193,15 @@ impl Server {
             timeout: REQUEST_TIMEOUT + 2 * Duration::from_millis(config.election_timeout_ms),
         };
         let watches = start_watches(config, &node, &storage)?;
-        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, watches));
+        let leases = match start_leases(config, &node, &storage, clock) {
+            Ok(leases) => leases,
+            Err(error) => {
+                watches.hub.close();
+                return Err(error);
+            }
+        };
+        let beside = Beside { watches, leases };
+        let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, beside));
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let services = Services::new(&api, counters);
@@ -206,6 +215,7 @@ impl Server {
             Ok(network) => network,
             Err(error) => {
                 api.watches.hub.close();
+                api.leases.stop();
                 api.node.stop();
                 return Err(ServeError::Thread(error));
             }
@@ -253,6 +263,8 @@ impl Server {
         self.closed = true;
         // Watches do not end by themselves: the network would wait for them.
         self.api.watches.hub.close();
+        // Keep-alive streams do not end by themselves: the network would wait for them.
+        self.api.leases.stop();
         self.network.stop();
         self.api.node.stop();
         match self.api.storage.close() {
@@ -392,6 +404,23 @@ fn start_watches(
             progress_interval: config.watch_progress_interval,
             election_timeout: Duration::from_millis(config.election_timeout_ms),
         }),
+        Err(error) => {
+            node.stop();
+            Err(error.into())
+        }
+    }
+}
+
+/// Starts the lease keeper; stops the node when it does not start.
+fn start_leases(
+    config: &Config,
+    node: &Node<UnifiedStorage>,
+    storage: &Arc<UnifiedStorage>,
+    clock: SystemClock,
+) -> Result<KeptLeases, ServeError> {
+    let options = LeaseOptions::new(Duration::from_millis(config.election_timeout_ms));
+    match LeaseKeeper::start(Arc::clone(storage) as _, Arc::new(node.clone()), Arc::new(clock), options) {
+        Ok(keeper) => Ok(KeptLeases::new(keeper, options)),
         Err(error) => {
             node.stop();
             Err(error.into())

@@ -349,3 +349,50 @@ fn one_node_serves_etcdctl() {
 fn three_nodes_serve_etcdctl_at_any_endpoint() {
     check(3);
 }
+
+/// Grants and revocations go through any member; what is left of a lease only the leader says.
+fn leases(nodes: usize) {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let cluster = kit::started(nodes);
+    let endpoints = cluster.nodes().map(|node| node.endpoint()).collect();
+    let mut etcdctl = Etcdctl { endpoints, turn: 0 };
+    let said = etcdctl.next("lease grant 600");
+    let id = said.succeeds().split_whitespace().nth(1).expect("an id").to_owned();
+    said.prints(&format!("lease {id} granted with TTL(600s)\n"));
+    for key in ["l/b", "l/a"] {
+        etcdctl.next(&format!("put {key} v --lease={id}")).prints("OK\n");
+    }
+    etcdctl.next("get l/ --prefix --keys-only").prints("l/a\n\nl/b\n\n");
+    if nodes == 1 {
+        etcdctl.next("lease list").prints(&format!("found 1 leases\n{id}\n"));
+        etcdctl
+            .next(&format!("lease keep-alive --once {id}"))
+            .prints(&format!("lease {id} keepalived with TTL(600)\n"));
+        let said = etcdctl.next(&format!("lease timetolive {id} --keys"));
+        let text = said.succeeds();
+        assert!(text.starts_with(&format!("lease {id} granted with TTL(600s), remaining(")), "{text}");
+        assert!(text.ends_with("s), attached keys([l/a l/b])\n"), "{text}");
+    }
+    etcdctl.next(&format!("lease revoke {id}")).prints(&format!("lease {id} revoked\n"));
+    etcdctl.next("get l/ --prefix --keys-only").prints("");
+    if nodes == 1 {
+        etcdctl.next("lease list").prints("found 0 leases\n");
+        etcdctl.next(&format!("lease timetolive {id}")).prints(&format!("lease {id} already expired\n"));
+    }
+    let said = etcdctl.next(&format!("lease revoke {id}"));
+    let words = "etcdserver: requested lease not found";
+    assert!(said.code != Some(0) && said.err.contains(words), "{said:?}");
+    etcdctl.refused("put k v --lease=1234abcd", words);
+}
+
+#[test]
+fn leases_on_one_node() {
+    leases(1);
+}
+
+#[test]
+fn leases_on_three_nodes() {
+    leases(3);
+}

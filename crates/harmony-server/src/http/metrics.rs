@@ -154,6 +154,7 @@ impl Collector for Server {
         )?;
         gauge(encoder, "harmony_db_damaged", "1 when the last one met damage", damaged)?;
         self.watches(encoder)?;
+        self.leases(encoder)?;
         self.syncs(encoder)?;
         self.labelled(encoder)
     }
@@ -171,6 +172,22 @@ impl Server {
             watches.slow_watchers.get(),
         )?;
         counter(encoder, "etcd_debugging_mvcc_events", "Events told to watchers", watches.events.get())
+    }
+
+    fn leases(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let leases = self.api.leases.keeper.metrics();
+        counter(
+            encoder,
+            "etcd_debugging_lease_renewed",
+            "Leases renewed by this leader",
+            leases.renewed.get(),
+        )?;
+        counter(
+            encoder,
+            "etcd_debugging_server_lease_expired",
+            "Leases whose time was over on this leader",
+            leases.expired.get(),
+        )
     }
 
     fn syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {

@@ -2,6 +2,7 @@
 //! unimplemented by the generated code.
 
 mod auth;
+mod lease;
 mod watch;
 
 use std::sync::Arc;

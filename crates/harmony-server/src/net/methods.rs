@@ -27,6 +27,7 @@ impl Form {
 pub(crate) enum Service {
     Kv,
     Watch,
+    Lease,
     Cluster,
     Maintenance,
     Auth,
@@ -38,6 +39,7 @@ impl Service {
         match self {
             Self::Kv => "etcdserverpb.KV",
             Self::Watch => "etcdserverpb.Watch",
+            Self::Lease => "etcdserverpb.Lease",
             Self::Cluster => "etcdserverpb.Cluster",
             Self::Maintenance => "etcdserverpb.Maintenance",
             Self::Auth => "etcdserverpb.Auth",
@@ -62,7 +64,7 @@ impl Method {
             Service::Kv => self.name == "Range",
             Service::Maintenance => matches!(self.name, "Status" | "Snapshot"),
             Service::Health => true,
-            Service::Watch | Service::Cluster | Service::Auth => false,
+            Service::Watch | Service::Lease | Service::Cluster | Service::Auth => false,
         }
     }
 }
@@ -72,7 +74,7 @@ const fn method(service: Service, name: &'static str, form: Form, right: Right) 
 }
 
 /// Every RPC that is served, the frequent ones first: the one place that says what right each asks for.
-pub(crate) static METHODS: [Method; 39] = [
+pub(crate) static METHODS: [Method; 44] = [
     method(Service::Kv, "Range", Form::Unary, Right::Request),
     method(Service::Kv, "Put", Form::Unary, Right::Command),
     method(Service::Kv, "Txn", Form::Unary, Right::Request),
@@ -80,6 +82,11 @@ pub(crate) static METHODS: [Method; 39] = [
     method(Service::Kv, "Compact", Form::Unary, Right::Command),
     method(Service::Kv, "RangeStream", Form::ServerStream, Right::Request),
     method(Service::Watch, "Watch", Form::BidiStream, Right::Request),
+    method(Service::Lease, "LeaseKeepAlive", Form::BidiStream, Right::Request),
+    method(Service::Lease, "LeaseGrant", Form::Unary, Right::Command),
+    method(Service::Lease, "LeaseRevoke", Form::Unary, Right::Command),
+    method(Service::Lease, "LeaseTimeToLive", Form::Unary, Right::Request),
+    method(Service::Lease, "LeaseLeases", Form::Unary, Right::Request),
     method(Service::Cluster, "MemberList", Form::Unary, Right::User),
     method(Service::Cluster, "MemberAdd", Form::Unary, Right::Root),
     method(Service::Cluster, "MemberRemove", Form::Unary, Right::Root),

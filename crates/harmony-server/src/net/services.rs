@@ -22,6 +22,7 @@ use crate::auth::caller::Caller;
 use crate::proto::etcdserverpb::auth_server::AuthServer;
 use crate::proto::etcdserverpb::cluster_server::ClusterServer;
 use crate::proto::etcdserverpb::kv_server::KvServer;
+use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::health::health_server::HealthServer;
@@ -33,6 +34,7 @@ pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infa
 pub(crate) struct Services {
     kv: KvServer<Grpc>,
     watch: WatchServer<Grpc>,
+    lease: LeaseServer<Grpc>,
     cluster: ClusterServer<Grpc>,
     maintenance: MaintenanceServer<Grpc>,
     auth: AuthServer<Grpc>,
@@ -48,6 +50,7 @@ impl Services {
         Self {
             kv: KvServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             watch: WatchServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
+            lease: LeaseServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             cluster: ClusterServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             auth: AuthServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
@@ -97,6 +100,7 @@ impl Services {
         match methods::METHODS[method].service {
             methods::Service::Kv => self.kv.call(request),
             methods::Service::Watch => self.watch.call(request),
+            methods::Service::Lease => self.lease.call(request),
             methods::Service::Cluster => self.cluster.call(request),
             methods::Service::Maintenance => self.maintenance.call(request),
             methods::Service::Auth => self.auth.call(request),

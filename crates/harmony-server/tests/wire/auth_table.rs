@@ -8,6 +8,7 @@ use harmony_server::proto::etcdserverpb as pb;
 use harmony_server::proto::etcdserverpb::auth_client::AuthClient;
 use harmony_server::proto::etcdserverpb::cluster_client::ClusterClient;
 use harmony_server::proto::etcdserverpb::kv_client::KvClient;
+use harmony_server::proto::etcdserverpb::lease_client::LeaseClient;
 use harmony_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use pb::request_op::Request;
 use pb::{CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
@@ -80,6 +81,26 @@ fn calls() -> Vec<(&'static str, Asks, Call)> {
             }),
         ),
         ("Compact", ToBeRoot, call!(KvClient.compact, CompactionRequest { revision: 99, physical: false })),
+        (
+            "LeaseKeepAlive",
+            ToBeAUser,
+            call!(
+                LeaseClient.lease_keep_alive,
+                tonic::codegen::tokio_stream::once(pb::LeaseKeepAliveRequest { id: 7 })
+            ),
+        ),
+        (
+            "LeaseGrant",
+            ToBeAUser,
+            call!(LeaseClient.lease_grant, pb::LeaseGrantRequest { ttl: 600, ..Default::default() }),
+        ),
+        ("LeaseRevoke", ToBeAUser, call!(LeaseClient.lease_revoke, pb::LeaseRevokeRequest { id: 7 })),
+        (
+            "LeaseTimeToLive",
+            ToBeAUser,
+            call!(LeaseClient.lease_time_to_live, pb::LeaseTimeToLiveRequest { id: 7, keys: true }),
+        ),
+        ("LeaseLeases", ToBeAUser, call!(LeaseClient.lease_leases, pb::LeaseLeasesRequest {})),
         ("MemberList", ToBeAUser, call!(ClusterClient.member_list, pb::MemberListRequest::default())),
         ("MemberAdd", ToBeRoot, call!(ClusterClient.member_add, pb::MemberAddRequest::default())),
         ("MemberRemove", ToBeRoot, call!(ClusterClient.member_remove, pb::MemberRemoveRequest::default())),

@@ -7,6 +7,7 @@ mod auth_table;
 mod gateway;
 mod http;
 mod kv;
+mod lease;
 mod maintenance;
 mod members;
 mod peer_tls;
