@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{self, StreamExt};
 use tonic::codegen::{BoxStream, async_trait};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
 use crate::api::Api;
 use crate::api::status::ApiError;
@@ -43,6 +43,21 @@ fn pack<T>(result: Result<T, ApiError>) -> Result<Response<T>, Status> {
 /// An answer whose messages arrive one after the other.
 fn stream<T: Send + 'static>(messages: mpsc::Receiver<Result<T, ApiError>>) -> Response<BoxStream<T>> {
     Response::new(Box::pin(ReceiverStream::new(messages).map(|message| message.map_err(Status::from))))
+}
+
+/// Hands the requests of a stream on until either side ends.
+async fn forward<T>(mut requests: Streaming<T>, sender: mpsc::Sender<T>) {
+    loop {
+        let request = tokio::select! {
+            request = requests.next() => request,
+            () = sender.closed() => return,
+        };
+        let Some(Ok(request)) = request else { return };
+        // The answers have ended.
+        if sender.send(request).await.is_err() {
+            return;
+        }
+    }
 }
 
 #[async_trait]

@@ -1,11 +1,10 @@
 //! The Lease service as tonic wants it.
 
 use tokio::sync::mpsc;
-use tonic::codegen::tokio_stream::StreamExt as _;
 use tonic::codegen::{BoxStream, async_trait};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Grpc, open, pack, stream};
+use super::{Grpc, forward, open, pack, stream};
 use crate::proto::etcdserverpb as pb;
 
 #[async_trait]
@@ -51,22 +50,5 @@ impl pb::lease_server::Lease for Grpc {
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let (caller, _) = open(request);
         pack(self.0.lease_leases(&caller).await)
-    }
-}
-
-/// Hands requests on until either side ends.
-async fn forward(
-    mut requests: Streaming<pb::LeaseKeepAliveRequest>,
-    sender: mpsc::Sender<pb::LeaseKeepAliveRequest>,
-) {
-    loop {
-        let request = tokio::select! {
-            request = requests.next() => request,
-            () = sender.closed() => return,
-        };
-        let Some(Ok(request)) = request else { return };
-        if sender.send(request).await.is_err() {
-            return;
-        }
     }
 }

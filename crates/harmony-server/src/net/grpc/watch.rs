@@ -1,11 +1,10 @@
 //! The Watch service.
 
 use tokio::sync::mpsc;
-use tonic::codegen::tokio_stream::StreamExt as _;
 use tonic::codegen::{BoxStream, async_trait};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{Grpc, open, stream};
+use super::{Grpc, forward, open, stream};
 use crate::proto::etcdserverpb as pb;
 
 /// The header by which a client asks for a stream that ends when the cluster has no leader.
@@ -23,20 +22,5 @@ impl pb::watch_server::Watch for Grpc {
         let watched = self.0.watch(caller, needs_leader, receiver)?;
         tokio::spawn(forward(requests, sender));
         Ok(stream(watched))
-    }
-}
-
-/// Hands requests on until either side ends.
-async fn forward(mut requests: Streaming<pb::WatchRequest>, sender: mpsc::Sender<pb::WatchRequest>) {
-    loop {
-        let request = tokio::select! {
-            request = requests.next() => request,
-            () = sender.closed() => return,
-        };
-        let Some(Ok(request)) = request else { return };
-        // The stream has ended.
-        if sender.send(request).await.is_err() {
-            return;
-        }
     }
 }
