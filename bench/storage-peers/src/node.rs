@@ -4,10 +4,11 @@
 //! Two things are left out. Nobody syncs the log but the checkpoints, since the peer's commits are not synced either. And
 //! there is no Raft in front: an entry is committed with its hard state in the same call.
 
+use std::collections::VecDeque;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ pub const BATCH: u64 = 64;
 pub struct Node {
     pub storage: Arc<UnifiedStorage>,
     pub values: Values,
+    kept: Arc<Kept>,
     dir: PathBuf,
     last: u64,
     /// Bytes of entries after which it asks for a checkpoint.
@@ -35,6 +37,43 @@ pub struct Node {
     unasked: u64,
     checkpoints: Option<Checkpoints>,
 }
+
+/// The newest part of the log, which a node keeps for members that are behind: pieces of some bytes, each with its last
+/// index.
+#[derive(Default)]
+struct Kept(Mutex<VecDeque<(LogIndex, u64)>>);
+
+/// Bytes of a piece of it, about.
+const PIECE_BYTES: u64 = 1 << 20;
+
+impl Kept {
+    /// Takes in entries that were written.
+    fn grow(&self, entries: &[Entry]) {
+        let Some(last) = entries.last() else { return };
+        let bytes: u64 = entries.iter().map(|entry| entry.data.len() as u64 + ENTRY_OVERHEAD_BYTES).sum();
+        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match pieces.back_mut() {
+            Some((end, size)) if *size + bytes <= PIECE_BYTES => (*end, *size) = (last.index, *size + bytes),
+            _ => pieces.push_back((last.index, bytes)),
+        }
+    }
+
+    /// The last entry behind which there are as many bytes as a node keeps.
+    fn limit(&self) -> LogIndex {
+        let mut pieces = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut limit = LogIndex(0);
+        let mut bytes: u64 = pieces.iter().map(|(_, bytes)| bytes).sum();
+        while limits::LOG_KEEP_BYTES < bytes
+            && let Some((end, piece)) = pieces.pop_front()
+        {
+            (limit, bytes) = (end, bytes - piece);
+        }
+        limit
+    }
+}
+
+/// What an entry takes in the log beside its data, as a node counts it.
+const ENTRY_OVERHEAD_BYTES: u64 = 40;
 
 /// How long the two halves of a write took.
 #[derive(Clone, Copy)]
@@ -56,6 +95,7 @@ impl Node {
         Ok(Self {
             last: storage.bounds().last.0,
             storage: Arc::new(storage),
+            kept: Arc::default(),
             values: Values::new(),
             dir: dir.to_owned(),
             ask_bytes,
@@ -66,15 +106,15 @@ impl Node {
 
     /// From now on, a thread makes checkpoints.
     pub fn start_checkpoints(&mut self) {
-        let storage = Arc::clone(&self.storage);
-        self.checkpoints.get_or_insert_with(|| Checkpoints::start(storage));
+        let (storage, kept) = (Arc::clone(&self.storage), Arc::clone(&self.kept));
+        self.checkpoints.get_or_insert_with(|| Checkpoints::start(storage, kept));
     }
 
     /// Ends that thread and makes a last checkpoint, so that all that was written is in the tree. Returns how many there
     /// were.
     pub fn settle(&mut self) -> Result<u64> {
         let made = self.checkpoints.take().map_or(Ok(0), Checkpoints::stop)?;
-        checkpoint(&self.storage)?;
+        checkpoint(&self.storage, &self.kept)?;
         Ok(made + 1)
     }
 
@@ -121,7 +161,9 @@ impl Node {
     /// Into the log, as committed.
     pub fn save(&self, entries: &[Entry]) -> Result<()> {
         let commit = entries.last().map_or(LogIndex(0), |entry| entry.index);
-        Ok(self.storage.save(Some(&HardState { term: Term(1), vote: None, commit }), entries)?)
+        self.storage.save(Some(&HardState { term: Term(1), vote: None, commit }), entries)?;
+        self.kept.grow(entries);
+        Ok(())
     }
 
     /// Writes these keys in order, and makes a checkpoint.
@@ -165,12 +207,11 @@ fn entry(index: u64, kind: CommandKind) -> Entry {
 }
 
 /// What a node's checkpoint thread does.
-fn checkpoint(storage: &UnifiedStorage) -> Result<()> {
+fn checkpoint(storage: &UnifiedStorage, kept: &Kept) -> Result<()> {
     if storage.durable_applied() < storage.applied().index {
         storage.checkpoint()?;
     }
-    let kept = storage.applied().index.0.saturating_sub(limits::LOG_KEEP_ENTRIES);
-    Ok(storage.release(LogIndex(kept).min(storage.durable_applied()))?)
+    Ok(storage.release(kept.limit().min(storage.durable_applied()))?)
 }
 
 /// The thread that makes checkpoints.
@@ -180,7 +221,7 @@ struct Checkpoints {
 }
 
 impl Checkpoints {
-    fn start(storage: Arc<UnifiedStorage>) -> Self {
+    fn start(storage: Arc<UnifiedStorage>, kept: Arc<Kept>) -> Self {
         let (ask, asked) = mpsc::sync_channel(1);
         let interval = Duration::from_millis(limits::CHECKPOINT_INTERVAL_MS);
         let thread = thread::spawn(move || {
@@ -188,7 +229,7 @@ impl Checkpoints {
             let mut made = 0;
             loop {
                 match asked.recv_timeout(interval) {
-                    Ok(()) | Err(RecvTimeoutError::Timeout) => checkpoint(&storage)?,
+                    Ok(()) | Err(RecvTimeoutError::Timeout) => checkpoint(&storage, &kept)?,
                     Err(RecvTimeoutError::Disconnected) => return Ok(made),
                 }
                 made += 1;
