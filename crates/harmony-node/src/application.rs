@@ -238,9 +238,13 @@ impl<A: Application, W: Wal + 'static> Storage for ApplicationStorage<A, W> {
     fn checkpoint(&self) -> Result<LogIndex, StorageError> {
         // Held throughout: an older snapshot must not replace a newer one.
         let file = lock(&self.file);
+        let durable = self.durable_applied();
+        if durable == self.applied().index {
+            return Ok(durable);
+        }
         let snapshot = self.create_snapshot()?;
         let index = snapshot.meta.index;
-        if self.durable_applied() < index {
+        if durable < index {
             file.write(snapshot)?;
             self.state().durable = index;
         }

@@ -40,9 +40,6 @@ pub(crate) const PEER_MESSAGES_WAITING_MAX: usize = 16_384;
 /// in memory, need not make apply wait for the disk.
 pub(crate) const CHECKPOINT_ASK_BYTES: u64 = limits::CHECKPOINT_BYTES / 4;
 
-/// Time between two looks at whether the log can be released, milliseconds.
-pub(crate) const CHECKPOINT_INTERVAL_MS: u64 = limits::CHECKPOINT_INTERVAL_MS;
-
 /// Connections from peers in the middle of their handshake: past it more are closed at once, as strangers may open any
 /// number of them. Each ends by itself after the handshake's time.
 pub(crate) const PEER_GREETINGS_MAX: usize = 64;

@@ -12,7 +12,7 @@ use crate::retention::Pieces;
 /// Checkpoints until the node stops.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     harmony_wal::work_in_background();
-    let interval = Duration::from_millis(bounds::CHECKPOINT_INTERVAL_MS);
+    let interval = Duration::from_millis(shared.config.checkpoint_interval_ms);
     measure(shared);
     loop {
         match shared.checkpoint.take(Some(interval)) {
@@ -45,13 +45,14 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         // It is a second line: what it says is kept in memory, and written the next time.
         tracing::warn!(%error, "what members hold was not written");
     }
-    if storage.durable_applied() < storage.applied().index {
-        match storage.checkpoint() {
-            Ok(_) => shared.metrics.checkpoints.add(1),
-            // The storage says so once in the log; nothing is lost, and the next interval tries again.
-            Err(StorageError::DiskFull { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
+    let durable = storage.durable_applied();
+    // When nothing was applied, too: there may be history that waits to be dropped.
+    match storage.checkpoint() {
+        Ok(index) if durable < index => shared.metrics.checkpoints.add(1),
+        Ok(_) => {}
+        // The storage says so once in the log; nothing is lost, and the next interval tries again.
+        Err(StorageError::DiskFull { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
     // Raft looks at the entries behind its own applied index, which runs behind the storage's.
     let status = shared.raft.status();

@@ -87,8 +87,6 @@ pub struct StorageConfig {
     pub tree_cache_bytes: usize,
     /// Bytes applied before the state machine is made durable.
     pub checkpoint_bytes: u64,
-    /// Time between checkpoints, milliseconds.
-    pub checkpoint_interval_ms: u64,
     /// Bytes written to the tree since a view was taken, a snapshot's too, that end it: so much the file may grow for it.
     pub view_bytes_max: u64,
 }
@@ -99,7 +97,6 @@ impl Default for StorageConfig {
             wal: WalConfig::default(),
             tree_cache_bytes: limits::TREE_CACHE_BYTES,
             checkpoint_bytes: limits::CHECKPOINT_BYTES,
-            checkpoint_interval_ms: limits::CHECKPOINT_INTERVAL_MS,
             view_bytes_max: limits::VIEW_BYTES_MAX,
         }
     }
@@ -115,8 +112,8 @@ impl StorageConfig {
         if self.tree_cache_bytes < 1 << 20 {
             mistakes.push(format!("tree cache of {} bytes is below 1 MiB", self.tree_cache_bytes));
         }
-        if self.checkpoint_bytes == 0 || self.checkpoint_interval_ms == 0 {
-            mistakes.push("checkpoint size and interval must be above 0".to_owned());
+        if self.checkpoint_bytes == 0 {
+            mistakes.push("checkpoint size must be above 0 bytes".to_owned());
         }
         if self.view_bytes_max == 0 {
             mistakes.push("views need room: their limit must be above 0 bytes".to_owned());
@@ -140,6 +137,8 @@ pub struct NodeConfig {
     pub command_bytes_max: usize,
     /// Entry data proposed and not yet committed, bytes.
     pub uncommitted_bytes_max: u64,
+    /// Longest time between two checkpoints, milliseconds; what waits to be dropped from the state machine goes with them.
+    pub checkpoint_interval_ms: u64,
     /// Entries kept behind the applied index for slow followers, at most.
     pub log_keep_entries: u64,
     /// Bytes of log kept behind the applied index for slow followers, at most. Space is given up by whole segments.
@@ -163,6 +162,7 @@ impl NodeConfig {
             election_timeout_ms: limits::ELECTION_TIMEOUT_MS,
             command_bytes_max: limits::REQUEST_BYTES_MAX,
             uncommitted_bytes_max: limits::UNCOMMITTED_BYTES_MAX,
+            checkpoint_interval_ms: limits::CHECKPOINT_INTERVAL_MS,
             log_keep_entries: limits::LOG_KEEP_ENTRIES,
             log_keep_bytes: limits::LOG_KEEP_BYTES,
             log_hold_bytes_max: limits::LOG_HOLD_BYTES_MAX,
@@ -201,6 +201,9 @@ impl NodeConfig {
                 limits::ELECTION_TIMEOUT_MS_MAX
             ));
         }
+        if self.checkpoint_interval_ms == 0 {
+            mistakes.push("checkpoint interval must be above 0 ms".to_owned());
+        }
         if self.command_bytes_max == 0 || limits::RECORD_BYTES_MAX / 2 < self.command_bytes_max {
             mistakes.push(format!(
                 "request limit of {} bytes is outside of 1..={}",
@@ -226,20 +229,15 @@ mod tests {
     #[test]
     fn every_mistake_is_named_at_once() {
         let wal = WalConfig { segment_bytes: 1, quota_bytes: Some(1), ..WalConfig::default() };
-        let storage = StorageConfig {
-            wal,
-            tree_cache_bytes: 0,
-            checkpoint_bytes: 0,
-            view_bytes_max: 0,
-            ..StorageConfig::default()
-        };
+        let storage = StorageConfig { wal, tree_cache_bytes: 0, checkpoint_bytes: 0, view_bytes_max: 0 };
         assert_eq!(storage.validate().unwrap_err().mistakes.len(), 5);
         let node = NodeConfig {
             heartbeat_interval_ms: 20_000,
             election_timeout_ms: 60_000,
             command_bytes_max: 0,
+            checkpoint_interval_ms: 0,
             ..NodeConfig::new(NodeId::new(1).unwrap(), ClusterId(1))
         };
-        assert_eq!(node.validate().unwrap_err().mistakes.len(), 3);
+        assert_eq!(node.validate().unwrap_err().mistakes.len(), 4);
     }
 }

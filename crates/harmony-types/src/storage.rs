@@ -161,7 +161,8 @@ pub trait Storage: Send + Sync + 'static {
     /// This machine failed.
     fn create_snapshot(&self) -> Result<Snapshot, StorageError>;
 
-    /// Makes everything applied so far durable and returns its index.
+    /// Makes everything applied so far durable and returns its index; also drops a part of what waits to be dropped. Costs
+    /// nothing when there is neither.
     ///
     /// # Errors
     /// This machine failed.
