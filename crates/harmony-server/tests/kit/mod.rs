@@ -207,3 +207,18 @@ pub(crate) fn under_load(
         acted
     })
 }
+
+/// Waits until a member leads, moved there from whoever else does.
+pub(crate) fn let_lead(cluster: &ProcessCluster, id: NodeId) {
+    until("it leads", PATIENCE, || {
+        let leader = cluster.leader()?;
+        if leader == id {
+            return Ok(());
+        }
+        let client = GrpcClient::new(&cluster.node(leader).ok_or("the leader runs")?.endpoint())?;
+        let request = pb::MoveLeaderRequest { target_id: id.get() };
+        client.maintenance(async |it| it.move_leader(request).await)?;
+        Err(format!("member {leader} led").into())
+    })
+    .expect("leadership moves");
+}
