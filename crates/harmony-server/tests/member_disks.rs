@@ -14,7 +14,7 @@ use std::net::TcpStream;
 use disks::{Disk, copy, on_its_own};
 use harmony_testkit::wait::{PATIENCE, until};
 use harmony_testkit::{Ledger, ProcessCluster};
-use harmony_types::{NodeId, TestCluster, TestNode};
+use harmony_types::{TestCluster, TestNode};
 
 /// Three members whose logs are small files, with these flags as well.
 fn started(flags: &[&str]) -> ProcessCluster {
@@ -22,23 +22,6 @@ fn started(flags: &[&str]) -> ProcessCluster {
     let mut cluster = kit::cluster_with(&flags, &std::sync::Arc::default());
     cluster.start(3).unwrap();
     cluster
-}
-
-fn check(cluster: &ProcessCluster, ledger: &Ledger) {
-    cluster.check_agreement().unwrap();
-    for node in cluster.running() {
-        ledger.check(node.client()).unwrap();
-    }
-}
-
-fn write(cluster: &ProcessCluster, ledger: &Ledger, through: NodeId) {
-    until("a put is acknowledged", PATIENCE, || {
-        match ledger.write_one(cluster.node(through).ok_or("it runs")?.client())? {
-            true => Ok(()),
-            false => Err("refused".into()),
-        }
-    })
-    .unwrap();
 }
 
 #[test]
@@ -56,30 +39,17 @@ fn a_disk_that_hangs_costs_a_follower_nothing_but_time_and_a_leader_its_leadersh
     }
     assert_eq!(cluster.node(leader).unwrap().term(), term, "a follower's disk costs no election");
     disk.thaw();
-    check(&cluster, &ledger);
+    kit::check(&cluster, &ledger);
 
     kit::let_lead(&cluster, id);
     let other = cluster.other(id).id();
     disk.freeze();
-    wait_for_another(&cluster, &ledger, other, id);
+    kit::another_leads(&cluster, &ledger, other, id);
     for _ in 0..20 {
-        write(&cluster, &ledger, other);
+        kit::write(&cluster, &ledger, other);
     }
     disk.thaw();
-    check(&cluster, &ledger);
-}
-
-/// Waits until `id`, through which puts go meanwhile, follows somebody other than `old`.
-fn wait_for_another(cluster: &ProcessCluster, ledger: &Ledger, id: NodeId, old: NodeId) {
-    let client = cluster.node(id).unwrap().client();
-    until("another leader", PATIENCE, || {
-        ledger.write_one(client)?;
-        match client.status()?.leader {
-            Some(leader) if leader != old => Ok(()),
-            leader => Err(format!("the leader is {leader:?}").into()),
-        }
-    })
-    .unwrap();
+    kit::check(&cluster, &ledger);
 }
 
 /// The kernel lets go of such a process only when the disk answers, but nobody speaks with it any more.
@@ -90,22 +60,22 @@ fn a_leader_whose_disk_never_comes_back_goes_and_can_be_started_again() {
     let Some(disk) = on_its_own(&mut cluster, id, Disk::in_a_file) else { return };
     kit::let_lead(&cluster, id);
     let other = cluster.other(id).id();
-    write(&cluster, &ledger, id);
+    kit::write(&cluster, &ledger, id);
     disk.freeze();
-    wait_for_another(&cluster, &ledger, other, id);
+    kit::another_leads(&cluster, &ledger, other, id);
     let hung = cluster.nodes().find(|node| node.id() == id).unwrap();
     until("the hung member closes its port", PATIENCE, || match TcpStream::connect(hung.endpoint()) {
         Ok(_) => Err("it takes connections".into()),
         Err(_) => Ok(()),
     })
     .unwrap();
-    write(&cluster, &ledger, other);
+    kit::write(&cluster, &ledger, other);
     disk.thaw();
     assert_eq!(cluster.wait_until_ended(id).unwrap().code(), Some(1));
     let log = cluster.nodes().find(|node| node.id() == id).unwrap().log();
     assert!(log.contains(": it hangs; nothing was acknowledged meanwhile: see to the disk"), "{log}");
     cluster.restart_node(id).unwrap();
-    check(&cluster, &ledger);
+    kit::check(&cluster, &ledger);
 }
 
 #[test]
@@ -113,7 +83,7 @@ fn a_member_whose_directory_was_emptied_or_is_an_older_copy_is_refused_and_the_o
     for emptied in [true, false] {
         let (mut cluster, ledger) = (started(&[]), Ledger::new());
         let leader = cluster.leader().unwrap();
-        write(&cluster, &ledger, leader);
+        kit::write(&cluster, &ledger, leader);
         cluster.check_agreement().unwrap();
         let id = cluster.other(leader).id();
         let dir = cluster.node(id).unwrap().data_dir();
@@ -122,7 +92,7 @@ fn a_member_whose_directory_was_emptied_or_is_an_older_copy_is_refused_and_the_o
         copy(&dir, &older);
         cluster.restart_node(id).unwrap();
         for _ in 0..50 {
-            write(&cluster, &ledger, leader);
+            kit::write(&cluster, &ledger, leader);
         }
         cluster.check_agreement().unwrap();
         cluster.kill_node(id).unwrap();
@@ -138,7 +108,7 @@ fn a_member_whose_directory_was_emptied_or_is_an_older_copy_is_refused_and_the_o
         let told = ["had acknowledged index", "the leader knows that this member held it"];
         assert!(told.iter().any(|told| log.contains(told)), "emptied: {emptied}\n{log}");
         assert!(log.contains("add it a"), "emptied: {emptied}\n{log}");
-        write(&cluster, &ledger, leader);
-        check(&cluster, &ledger);
+        kit::write(&cluster, &ledger, leader);
+        kit::check(&cluster, &ledger);
     }
 }

@@ -222,3 +222,37 @@ pub(crate) fn let_lead(cluster: &ProcessCluster, id: NodeId) {
     })
     .expect("leadership moves");
 }
+
+/// The check that ends a scenario: all running members hold the same, and every acknowledged put.
+#[track_caller]
+pub(crate) fn check(cluster: &ProcessCluster, ledger: &Ledger) {
+    cluster.check_agreement().expect("the members agree");
+    for node in cluster.running() {
+        ledger.check(node.client()).expect("no put is lost");
+    }
+}
+
+/// Puts through a member until one is acknowledged.
+#[track_caller]
+pub(crate) fn write(cluster: &ProcessCluster, ledger: &Ledger, through: NodeId) {
+    let node = cluster.node(through).expect("it runs");
+    let written = until("a put is acknowledged", PATIENCE, || match ledger.write_one(node.client())? {
+        true => Ok(()),
+        false => Err("refused".into()),
+    });
+    written.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Puts through a member until it follows somebody other than `old`.
+#[track_caller]
+pub(crate) fn another_leads(cluster: &ProcessCluster, ledger: &Ledger, through: NodeId, old: NodeId) {
+    let client = cluster.node(through).expect("it runs").client();
+    until("another leader", PATIENCE, || {
+        ledger.write_one(client)?;
+        match client.status()?.leader {
+            Some(leader) if leader != old => Ok(()),
+            leader => Err(format!("the leader is {leader:?}").into()),
+        }
+    })
+    .expect("leadership moves");
+}
