@@ -48,7 +48,8 @@ impl GrpcClient {
         &self,
         call: impl AsyncFnOnce(&mut KvClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, tonic::Status> {
-        let mut client = KvClient::new(self.channel.clone());
+        // As clients of etcd have it: the server says what is too large.
+        let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
     }
 
@@ -86,6 +87,11 @@ impl GrpcClient {
     ) -> Result<T, tonic::Status> {
         let mut client = AuthClient::new(self.channel.clone());
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
+    }
+
+    /// The next message of a stream.
+    pub(crate) fn next<T>(&self, stream: &mut tonic::Streaming<T>) -> Result<Option<T>, tonic::Status> {
+        self.runtime.block_on(stream.message())
     }
 
     /// A local read, whatever the quorum says.

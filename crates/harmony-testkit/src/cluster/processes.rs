@@ -235,7 +235,7 @@ impl ProcessCluster {
     /// Waits until the process of a member ends by itself, and returns how.
     ///
     /// # Errors
-    /// It does not run, or goes on: with its log.
+    /// It does not run, or goes on: with everybody's log.
     pub fn wait_until_ended(&mut self, id: NodeId) -> Result<ExitStatus, TestError> {
         let node = self.node_mut(id)?;
         let process = node.process.as_mut().ok_or("the member does not run")?;
@@ -246,7 +246,11 @@ impl ProcessCluster {
                 node.process = None;
                 Ok(status)
             }
-            Err(error) => Err(format!("{error}\n{}", node.log()).into()),
+            Err(error) => {
+                let logs: Vec<String> =
+                    self.nodes.values().map(|node| format!("{}:\n{}", node.name, node.log())).collect();
+                Err(format!("member {id}: {error}\n{}", logs.join("\n")).into())
+            }
         }
     }
 
