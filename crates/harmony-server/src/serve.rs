@@ -3,6 +3,7 @@
 mod data_dir;
 mod join;
 mod listen;
+pub(crate) mod recover;
 mod refusal;
 pub(crate) mod restore;
 mod verify;
