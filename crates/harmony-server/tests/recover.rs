@@ -57,18 +57,8 @@ fn what_is_left_of_a_lost_majority_becomes_a_new_cluster_in_plain_words_only() {
     });
     let put_behind = client.get_serializable(b"ledger/00000020").unwrap();
     assert!(put_behind.is_none(), "what is not committed is not visible");
-    let members = client.cluster(async |it| it.member_list(pb::MemberListRequest::default()).await);
-    let old_cluster = match members {
-        Ok(list) => list.header.unwrap().cluster_id,
-        Err(_) => {
-            client
-                .maintenance(async |it| it.status(pb::StatusRequest {}).await)
-                .unwrap()
-                .header
-                .unwrap()
-                .cluster_id
-        }
-    };
+    let status = client.maintenance(async |it| it.status(pb::StatusRequest {}).await).unwrap();
+    let old_cluster = status.header.unwrap().cluster_id;
 
     let dir = tempfile::tempdir().unwrap();
     let to = dir.path().join("new");
@@ -104,6 +94,9 @@ fn what_is_left_of_a_lost_majority_becomes_a_new_cluster_in_plain_words_only() {
     // Killed and started again, it is all there.
     let server = Running::start(dir.path(), &["--data-dir", text(&to), "--initial-cluster-token", "again"]);
     ledger.check(&GrpcClient::new(&server.address).unwrap()).unwrap();
+    drop(server);
+    let same = recover(&to, &dir.path().join("same"), &sure);
+    same.fails(1, "error: the new cluster would have the id ");
 }
 
 #[test]

@@ -20,10 +20,15 @@ use kit::GrpcClient;
 /// Keys of the state, each of which every round writes, in order.
 const KEYS: usize = 24;
 
-/// Three members that keep next to no log, and send a snapshot in half a second. After a restart a member may know of two rounds in part,
+/// About what a snapshot has behind three rounds: its history is all of them.
+fn snapshot_bytes(value_bytes: usize) -> u64 {
+    (3 * KEYS * value_bytes) as u64
+}
+
+/// Three members that keep next to no log, and send a snapshot in a second or so. After a restart a member may know of two rounds in part,
 /// but has every key.
 fn started(value_bytes: usize) -> (ProcessCluster, Ledger) {
-    let rate = (2 * KEYS * value_bytes).to_string();
+    let rate = snapshot_bytes(value_bytes).to_string();
     let flags =
         ["--snapshot-catchup-entries", "5", "--wal-segment-bytes", "4096", "--snapshot-send-rate", &rate];
     let mut cluster = kit::cluster_with(&flags, &Arc::default());
@@ -109,14 +114,14 @@ fn said(cluster: &ProcessCluster, id: NodeId, words: &str) -> usize {
 
 #[test]
 fn a_receiver_that_is_killed_on_the_way_has_the_old_state_or_the_new_one() {
-    const VALUE_BYTES: usize = 64 << 10;
+    const VALUE_BYTES: usize = 32 << 10;
     for_each_seed([], 1, |_, rng| {
         let (mut cluster, ledger) = started(VALUE_BYTES);
         let leader = cluster.leader().unwrap();
         let away = cluster.other(leader).id();
         cluster.kill_node(away).unwrap();
         leave_behind(&cluster, away, 3, VALUE_BYTES);
-        let whole = (KEYS * VALUE_BYTES) as u64;
+        let whole = snapshot_bytes(VALUE_BYTES);
         for half in 0..3 {
             let (before, received) =
                 (cluster.links().passed(leader, away), said(&cluster, away, "snapshot received"));
@@ -148,14 +153,14 @@ fn a_receiver_that_is_killed_on_the_way_has_the_old_state_or_the_new_one() {
 
 #[test]
 fn a_sender_that_is_killed_on_the_way_is_followed_by_another() {
-    const VALUE_BYTES: usize = 64 << 10;
+    const VALUE_BYTES: usize = 32 << 10;
     for_each_seed([], 1, |_, rng| {
         let (mut cluster, ledger) = started(VALUE_BYTES);
         let away = cluster.other(cluster.leader().unwrap()).id();
         cluster.kill_node(away).unwrap();
         leave_behind(&cluster, away, 3, VALUE_BYTES);
         cluster.spawn_node(away).unwrap();
-        let whole = (KEYS * VALUE_BYTES) as u64;
+        let whole = snapshot_bytes(VALUE_BYTES);
         for _ in 0..2 {
             let sender = until("a leader other than who lags", PATIENCE, || match cluster.leader()? {
                 leader if leader != away => Ok(leader),

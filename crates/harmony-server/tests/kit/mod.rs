@@ -11,6 +11,7 @@ use harmony_server::proto::etcdserverpb as pb;
 use harmony_server::proto::etcdserverpb::auth_client::AuthClient;
 use harmony_server::proto::etcdserverpb::cluster_client::ClusterClient;
 use harmony_server::proto::etcdserverpb::kv_client::KvClient;
+use harmony_server::proto::etcdserverpb::lease_client::LeaseClient;
 use harmony_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use harmony_testkit::client::StateHash;
 use harmony_testkit::wait::{PATIENCE, until};
@@ -68,6 +69,15 @@ impl GrpcClient {
         call: impl AsyncFnOnce(&mut ClusterClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, tonic::Status> {
         let mut client = ClusterClient::new(self.channel.clone());
+        self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
+    }
+
+    /// The lease service.
+    pub(crate) fn lease<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut LeaseClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, tonic::Status> {
+        let mut client = LeaseClient::new(self.channel.clone());
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
     }
 
