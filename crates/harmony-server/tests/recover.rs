@@ -4,7 +4,6 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod kit;
-#[allow(dead_code, reason = "every test uses a part of it")]
 mod process;
 mod program;
 

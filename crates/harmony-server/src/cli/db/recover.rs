@@ -93,15 +93,14 @@ fn plan(found: &Found) -> String {
             committed.index, committed.term
         ),
     );
-    match last.0 - committed.index.0 {
-        0 => line("", format_args!("nothing behind it")),
-        count => line(
-            "",
+    if committed.index < *last {
+        line(
+            "takes",
             format_args!(
-                "{count} entries behind it, up to {last}, of which nobody is left to say whether they were committed: their \
-                 commands are taken"
+                "the commands of entries {} to {last} as well: nobody is left to say whether they were committed",
+                committed.index.next()
             ),
-        ),
+        );
     }
     if last < acknowledged {
         let first = last.next();
@@ -118,8 +117,10 @@ fn plan(found: &Found) -> String {
 fn result(config: &Config, made: Made, revision: Revision, advertised: Option<&str>) -> String {
     let Config { name, token, data_dir, .. } = config;
     let dir = data_dir.display();
-    let advertised =
-        advertised.map(|urls| format!(" --initial-advertise-peer-urls {urls}")).unwrap_or_default();
+    let advertised = advertised
+        // One that is alone listens for those who are to join it only when it is told to.
+        .map(|urls| format!(" --initial-advertise-peer-urls {urls} --listen-peer-urls {urls}"))
+        .unwrap_or_default();
     format!(
         "  made        member {} of cluster {}, alone, at revision {revision}, in {dir}\n  \
          start       harmony serve --name {name} --data-dir {dir} --initial-cluster-token {token}{advertised}\n  \
