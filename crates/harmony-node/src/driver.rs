@@ -24,6 +24,7 @@ use harmony_types::{
 
 use crate::core::Core;
 use crate::core::event::{Actions, ApplyJob, Event, Inbox};
+use crate::disk_watch::DiskCalls;
 use crate::metrics::NodeMetrics;
 use crate::queue::{Mailbox, Taken};
 use crate::raft::RaftGroup;
@@ -52,6 +53,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) retention: Retention,
     /// What members are known to hold.
     pub(crate) witness: Witness,
+    /// Which calls of the log are under way.
+    pub(crate) disk_calls: Arc<DiskCalls>,
     end: Mutex<End>,
     ended: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -96,6 +99,7 @@ pub(crate) fn start<S: Storage>(
         applied_at_start,
         retention: Retention::new(limits),
         witness,
+        disk_calls: Arc::default(),
         end: Mutex::default(),
         ended: Condvar::new(),
         threads: Mutex::default(),
@@ -163,7 +167,8 @@ fn spawn<S: Storage>(
 fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeError> {
     let beat = Duration::from_millis(shared.config.heartbeat_interval_ms);
     let mut next_beat = shared.clock.now() + beat;
-    carry_out(shared, core.turn(Inbox::default())?)?;
+    let mut turn = |inbox| shared.disk_calls.turns.during(|| core.turn(inbox));
+    carry_out(shared, turn(Inbox::default())?)?;
     loop {
         let wait = next_beat.saturating_sub(shared.clock.now());
         let mut inbox = match shared.inbox.take(Some(wait)) {
@@ -177,7 +182,7 @@ fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeErro
             inbox.push(Event::Tick);
             next_beat = now + beat;
         }
-        carry_out(shared, core.turn(inbox)?)?;
+        carry_out(shared, turn(inbox)?)?;
     }
 }
 

@@ -21,7 +21,7 @@
 //! After a failed write or sync the node stops and acknowledges nothing more.
 //!
 //! Reading order: [`node`] (the handle), [`waiter`] (how calls end), [`core`] (events in, actions out), then the private
-//! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `raft` (the only module that names the
+//! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `disk_watch`, `raft` (the only module that names the
 //! `raft` crate), [`transport`], [`tls`]. [`watch`] and [`lease`] stand beside the loop: who watches keys, and how the time of leases
 //! is counted. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
 
@@ -31,6 +31,7 @@ mod bounds;
 mod checkpointer;
 
 pub mod core;
+mod disk_watch;
 mod driver;
 pub mod identity;
 pub mod lease;
@@ -48,6 +49,7 @@ pub mod watch;
 pub mod witness;
 
 pub use application::ApplicationStorage;
+pub use disk_watch::DiskWatch;
 pub use harmony_wal::SystemClock;
 pub use identity::{added_member_id, cluster_id, member_id};
 pub use lease::{LeaseKeeper, LeaseOptions};

@@ -16,6 +16,7 @@ use harmony_types::{
 use crate::bounds;
 use crate::core::Core;
 use crate::core::event::Event;
+use crate::disk_watch::DiskWatch;
 use crate::driver::{self, Shared, Sink};
 use crate::lease::Leadership;
 use crate::metrics::NodeMetrics;
@@ -266,6 +267,12 @@ impl<S: Storage> Node<S> {
     #[must_use]
     pub fn metrics(&self) -> Arc<NodeMetrics> {
         Arc::clone(&self.shared.metrics)
+    }
+
+    /// Watches for a disk that hangs: a node on one acknowledges nothing, and does not stop by itself.
+    #[must_use]
+    pub fn watch_disk(&self) -> DiskWatch {
+        DiskWatch::new(Arc::clone(&self.shared.disk_calls))
     }
 
     /// Why the node stopped by itself, if it did: its disk or its state machine failed, or it was removed.

@@ -17,7 +17,7 @@ pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         };
         let Some(number) = highest else { continue };
         let began = shared.clock.now();
-        shared.storage.sync()?;
+        shared.disk_calls.syncs.during(|| shared.storage.sync())?;
         shared.metrics.syncs.record(shared.clock.now().saturating_sub(began));
         shared.inbox.put(|inbox| inbox.push(Event::Persisted { number }));
     }

@@ -101,6 +101,12 @@ impl Witness {
         self.lock().held.get(&id).copied().unwrap_or_default()
     }
 
+    /// The highest committed index that any member is known to have acknowledged.
+    #[must_use]
+    pub fn highest(&self) -> LogIndex {
+        self.lock().held.values().copied().max().unwrap_or_default()
+    }
+
     /// Writes what changed since the last time to the file.
     pub(crate) fn save(&self) -> Result<(), StorageError> {
         let Some(WitnessFile { files, dir }) = &self.file else { return Ok(()) };

@@ -198,11 +198,14 @@ fn heartbeats_go_on_beside_a_sync_that_hangs_and_leadership_is_handed_over() {
     }
     n2.next(MessageType::TimeoutNow);
     assert!(node.failure().is_none());
+    let mut watch = node.watch_disk();
+    assert_eq!([watch.look(), watch.look(), watch.look()], [1, 2, 3], "one sync is under way all the time");
     drop(disk);
     support::wait_for("the disk to catch up", || {
         let syncs = node.metrics().syncs.buckets().iter().sum::<u64>();
         before + 2 <= syncs
     });
+    support::wait_for("no call of the log", || watch.look() == 0);
     let syncs = node.metrics().syncs.buckets().iter().sum::<u64>();
     assert_eq!(syncs, before + 2, "one for what hung, one for all that came meanwhile");
     clock.stop();

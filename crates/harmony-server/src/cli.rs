@@ -67,7 +67,7 @@ enum Command {
     Bench(bench::BenchArgs),
     /// Look at the write-ahead log of a member that does not run, or repair it.
     Wal(wal::WalArgs),
-    /// Look at the tree of a member that does not run.
+    /// Look at the tree of a member that does not run, or make a new cluster of it.
     Db(db::DbArgs),
 }
 

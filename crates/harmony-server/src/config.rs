@@ -80,6 +80,8 @@ pub struct Config {
     pub peer_tls: Option<TlsConfig>,
     /// Size of one file of the log, bytes.
     pub segment_bytes: u64,
+    /// How long the log may wait for the disk before the process ends; `None`: for ever.
+    pub disk_timeout: Option<Duration>,
     /// How clients log in.
     pub auth: AuthConfig,
     /// Between two notices of progress to a watch that sees no event.
@@ -186,6 +188,7 @@ impl Config {
             snapshot_bytes_per_second: options.snapshot_send_rate.unwrap_or(0),
             peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
+            disk_timeout: check.disk_timeout(options.disk_timeout, election_timeout_ms),
             auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
             watch_progress_interval: check
                 .watch_progress_interval(options.watch_progress_notify_interval.as_deref()),
@@ -226,6 +229,9 @@ const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Its least value, as etcd has it.
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// `--disk-timeout` when it is not given, milliseconds: longer than what disks recover from by themselves.
+const DISK_TIMEOUT_MS: u64 = 30_000;
 
 fn quota(bytes: i64) -> Option<u64> {
     match u64::try_from(bytes) {
@@ -363,6 +369,24 @@ impl Check {
             self.mistake("wal-segment-bytes", format!("is {bytes}: use {least} to {most}"));
         }
         bytes
+    }
+
+    /// A leader hands over after an election timeout; the process goes only behind that.
+    fn disk_timeout(&mut self, given: Option<u64>, election: u64) -> Option<Duration> {
+        let least = election.saturating_mul(2);
+        let timeout = given.unwrap_or(DISK_TIMEOUT_MS.max(least));
+        if timeout == 0 {
+            return None;
+        }
+        if timeout < least {
+            self.mistake(
+                "disk-timeout",
+                format!(
+                    "is {timeout} ms, less than two election timeouts of {election} ms: use {least} or more, or 0 for none"
+                ),
+            );
+        }
+        Some(Duration::from_millis(timeout))
     }
 
     fn watch_progress_interval(&mut self, given: Option<&str>) -> Duration {

@@ -3,6 +3,7 @@
 mod data_dir;
 mod join;
 mod listen;
+pub(crate) mod recover;
 mod refusal;
 pub(crate) mod restore;
 mod verify;
@@ -14,8 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_node::{
-    LeaseKeeper, LeaseOptions, Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError, TransportError,
-    WatchHub, WatchOptions, Witness, cluster_id, member_id,
+    DiskWatch, LeaseKeeper, LeaseOptions, Node, SystemClock, TcpTransport, TcpTransportConfig, TlsError,
+    TransportError, WatchHub, WatchOptions, Witness, cluster_id, member_id,
 };
 use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
@@ -158,6 +159,7 @@ pub enum ServeError {
 /// A server that runs until it is stopped or dropped.
 pub struct Server {
     network: Network,
+    transport: Arc<TcpTransport>,
     api: Arc<Api>,
     client_addresses: Vec<SocketAddr>,
     closed: bool,
@@ -203,7 +205,7 @@ impl Server {
         let beside = Beside { watches, leases };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, beside));
         let counters = Arc::new(Counters::default());
-        let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
+        let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&transport), Arc::clone(&counters)));
         let services = Services::new(&api, counters);
         let gateway = Gateway::new(services.clone(), limits.message_bytes_max()).router();
         let http = http::router(Shared { api: Arc::clone(&api), metrics }).merge(gateway);
@@ -232,7 +234,8 @@ impl Server {
             members = config.cluster.len(),
             "harmony serves"
         );
-        Ok(Self { network, api, client_addresses, closed: false, _filler: filler, _data_dir: data_dir })
+        let closed = false;
+        Ok(Self { network, transport, api, client_addresses, closed, _filler: filler, _data_dir: data_dir })
     }
 
     /// Where it listens for clients, with the ports that the system gave.
@@ -248,6 +251,20 @@ impl Server {
             None if self.network.is_finished() => Some("the network thread ended".to_owned()),
             failure => failure,
         }
+    }
+
+    /// Watches for a disk that hangs, which is no failure yet.
+    #[must_use]
+    pub fn watch_disk(&self) -> DiskWatch {
+        self.api.node.watch_disk()
+    }
+
+    /// Closes ports and connections and leaves all else as it is, for a process that ends without its disk. A thread that waits for that in
+    /// the kernel cannot be ended, and the process's ports stay open with it, to which others would go on to send. Takes some 2 s.
+    pub fn disconnect(mut self) {
+        self.transport.stop();
+        self.network.stop();
+        std::mem::forget(self);
     }
 
     /// Hands leadership over, lets requests end, closes everything. Takes some 3 s at most.

@@ -4,13 +4,13 @@
 //! The file system is a small tmpfs, for which the test must be root; otherwise it says so and is skipped.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
 
+mod disks;
 mod kit;
 mod process;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
 
+use disks::Disk;
 use harmony_server::proto::etcdserverpb as pb;
 use harmony_testkit::Client;
 use harmony_testkit::wait::{PATIENCE, until};
@@ -21,46 +21,7 @@ use tonic::Code;
 
 const SEGMENTS: [&str; 2] = ["--wal-segment-bytes", "1048576"];
 const VALUE_BYTES: usize = 64 << 10;
-
-/// A file system of its own, gone when dropped.
-struct Mount {
-    dir: tempfile::TempDir,
-}
-
-impl Mount {
-    /// `None` where the system does not let this process mount.
-    fn new(bytes: u64) -> Option<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let size = format!("size={bytes}");
-        let mounted =
-            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "none"]).arg(dir.path()).output();
-        mounted.is_ok_and(|output| output.status.success()).then_some(Self { dir })
-    }
-
-    fn path(&self) -> &Path {
-        self.dir.path()
-    }
-
-    fn free(&self) -> u64 {
-        let stat = rustix::fs::statvfs(self.path()).unwrap();
-        stat.f_bavail * stat.f_frsize
-    }
-
-    /// Somebody else's file, which leaves so many bytes.
-    fn fill(&self, left: u64) -> PathBuf {
-        let path = self.path().join("ballast");
-        let file = fs::File::create(&path).unwrap();
-        let bytes = self.free().saturating_sub(left);
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, bytes).unwrap();
-        path
-    }
-}
-
-impl Drop for Mount {
-    fn drop(&mut self) {
-        let _ended = Command::new("umount").arg("-l").arg(self.path()).output();
-    }
-}
+const DISK_BYTES: u64 = 160 << 20;
 
 fn key(number: usize) -> Vec<u8> {
     format!("key {number:06}").into_bytes()
@@ -108,15 +69,16 @@ fn alarms(client: &GrpcClient) -> Vec<i32> {
 
 #[test]
 fn a_disk_that_is_full_refuses_puts_and_nothing_else_until_there_is_room() {
-    let Some(mount) = Mount::new(160 << 20) else {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::in_memory(dir.path(), DISK_BYTES) else {
         println!("skipped: this process may not mount a file system");
         return;
     };
-    let running = Running::start(mount.path(), &SEGMENTS);
+    let running = Running::start(disk.path(), &SEGMENTS);
     let client = GrpcClient::new(&running.address).unwrap();
     until("the first put", PATIENCE, || Ok(put(&client, 0)?)).unwrap();
     assert!(alarms(&client).is_empty());
-    let ballast = mount.fill(12 << 20);
+    let ballast = disk.fill(12 << 20);
     let acknowledged = put_until_refused(&client, 1);
     assert!(10 < acknowledged, "{acknowledged}");
 
@@ -134,7 +96,7 @@ fn a_disk_that_is_full_refuses_puts_and_nothing_else_until_there_is_room() {
 
     // Killed and started on the full disk, it serves all of it.
     assert_eq!(running.signal(Signal::KILL).0, None);
-    let running = Running::start(mount.path(), &SEGMENTS);
+    let running = Running::start(disk.path(), &SEGMENTS);
     let client = GrpcClient::new(&running.address).unwrap();
     has_all(&client, 2..acknowledged);
     assert!(client.get(&key(1)).unwrap().is_none());
@@ -153,7 +115,7 @@ fn a_disk_that_is_full_refuses_puts_and_nothing_else_until_there_is_room() {
     )
     .unwrap();
     assert_eq!(running.signal(Signal::KILL).0, None);
-    let running = Running::start(mount.path(), &SEGMENTS);
+    let running = Running::start(disk.path(), &SEGMENTS);
     let client = GrpcClient::new(&running.address).unwrap();
     has_all(&client, 2..acknowledged + 100);
     assert_eq!(running.signal(Signal::TERM).0, Some(0));
@@ -161,23 +123,22 @@ fn a_disk_that_is_full_refuses_puts_and_nothing_else_until_there_is_room() {
 
 #[test]
 fn a_member_on_a_full_disk_stops_in_order_and_starts_again() {
-    let Some(mount) = Mount::new(160 << 20) else {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::in_memory(dir.path(), DISK_BYTES) else {
         println!("skipped: this process may not mount a file system");
         return;
     };
-    let running = Running::start(mount.path(), &SEGMENTS);
+    let running = Running::start(disk.path(), &SEGMENTS);
     let client = GrpcClient::new(&running.address).unwrap();
     until("the first put", PATIENCE, || Ok(put(&client, 0)?)).unwrap();
-    mount.fill(12 << 20);
+    disk.fill(12 << 20);
     let acknowledged = put_until_refused(&client, 1);
-    // The member may take some of it at the same time.
-    drop(fs::write(mount.path().join("the rest"), vec![7; usize::try_from(mount.free()).unwrap()]));
-    assert_eq!(mount.free(), 0);
+    disk.fill_the_rest();
     let (code, log) = running.signal(Signal::TERM);
     assert_eq!(code, Some(0), "{log}");
     assert!(log.contains("the disk is nearly full: commands that need space are refused"), "{log}");
     assert!(log.contains("closed without a last checkpoint"), "{log}");
-    let running = Running::start(mount.path(), &SEGMENTS);
+    let running = Running::start(disk.path(), &SEGMENTS);
     let client = GrpcClient::new(&running.address).unwrap();
     has_all(&client, 0..acknowledged);
     assert_eq!(running.signal(Signal::TERM).0, Some(0));

@@ -1,7 +1,7 @@
 //! A network that can be cut, stand still, and change bytes: every member is reached through a proxy of its own, which learns from
 //! the first bytes of a connection (the peers' handshake) who is calling and passes it on or not.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -26,6 +26,7 @@ struct LinksState {
     cut: BTreeSet<(NodeId, NodeId)>,
     held: BTreeSet<(NodeId, NodeId)>,
     flipping: BTreeSet<(NodeId, NodeId)>,
+    passed: BTreeMap<(NodeId, NodeId), u64>,
     open: Vec<Connection>,
 }
 
@@ -85,12 +86,19 @@ impl Links {
         self.lock().flipping.contains(&(from, to))
     }
 
+    /// Bytes that have passed from one member to another, on all connections.
+    #[must_use]
+    pub fn passed(&self, from: NodeId, to: NodeId) -> u64 {
+        self.lock().passed.get(&(from, to)).copied().unwrap_or(0)
+    }
+
     /// Does to bytes on their way what the link does.
     fn pass(&self, link: (NodeId, NodeId), bytes: &mut [u8]) {
         let mut state = self.lock();
         while state.held.contains(&link) {
             state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        *state.passed.entry(link).or_default() += bytes.len() as u64;
         if state.flipping.remove(&link) {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;

@@ -1,4 +1,6 @@
-//! `harmony db`: a member's tree that nobody uses, looked at without changing it.
+//! `harmony db`: the data of a member that does not run. Its tree is looked at without changing it; [`recover`] makes a new member of it.
+
+mod recover;
 
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -46,6 +48,8 @@ enum Action {
         #[arg(long, default_value_t = 0, value_name = "BYTES")]
         value_bytes: usize,
     },
+    /// Make a new cluster of one member out of what one member of a lost majority has; what only the others had is lost
+    UnsafeRecover(Box<recover::RecoverArgs>),
 }
 
 #[derive(Args, Debug)]
@@ -89,6 +93,7 @@ pub(crate) fn run(args: DbArgs) -> Result<ExitCode, ClientError> {
             let options = DumpOptions { tables, rows_max: rows, value_bytes_max: value_bytes };
             harmony_storage::dump(&OsFileSystem, &dir, &mut out, &options).map_err(ClientError::from)
         }
+        Action::UnsafeRecover(args) => recover::run(*args, &mut out),
     };
     // What stands before the damage comes first.
     out.flush().map_err(ClientError::output)?;

@@ -8,7 +8,7 @@ use harmony_types::config::ConfigError;
 
 use crate::config::{Config, Options};
 use crate::serve::Server;
-use crate::shutdown::{Reason, Signals};
+use crate::shutdown::{self, Reason, Signals};
 use crate::telemetry;
 
 /// Exit code for a mistake in flags, environment or file, as clap's.
@@ -58,7 +58,7 @@ fn configure(options: Options) -> Result<Config, ConfigError> {
 fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
     let signals = Signals::new()?;
     let server = Server::start(config)?;
-    match signals.wait(&server) {
+    match signals.wait(&server, config.disk_timeout) {
         Reason::Signal(name) => {
             tracing::info!(signal = name, "stopping");
             server.stop()?;
@@ -71,6 +71,19 @@ fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
             std::mem::forget(server);
             Err(format!("{failure}; nothing was acknowledged after that: remove the cause and start again")
                 .into())
+        }
+        Reason::DiskHangs(waited) => {
+            let failure = format!(
+                "the log has been waiting for the disk of {} for {} s: it hangs",
+                config.data_dir.display(),
+                waited.as_secs()
+            );
+            shutdown::end_without_disk(server, move || {
+                tracing::error!(%failure, "the server cannot go on");
+                telemetry::say(format_args!(
+                    "error: {failure}; nothing was acknowledged meanwhile: see to the disk and start again (--disk-timeout)"
+                ));
+            })
         }
     }
 }

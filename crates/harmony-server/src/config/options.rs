@@ -127,6 +127,10 @@ options! {
     /// Size of one file of the log, bytes; space is given up by whole files [default: 16777216]
     #[arg(value_name = "BYTES")]
     wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";
+    /// How long the log may wait for the disk before the process ends by itself, milliseconds; 0 is for ever
+    /// [default: 30000, or two election timeouts]
+    #[arg(value_name = "MS")]
+    disk_timeout: u64, "HARMONY_DISK_TIMEOUT";
     /// Form of the tokens that clients get when they log in: simple, or jwt,sign-method=METHOD,pub-key=FILE,priv-key=FILE,ttl=TIME
     /// [default: simple]
     #[arg(value_name = "FORM")]

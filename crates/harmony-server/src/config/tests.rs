@@ -175,6 +175,16 @@ fn times_have_bounds() {
 }
 
 #[test]
+fn a_disk_has_half_a_minute_or_what_it_is_given() {
+    let timeout = |toml: &str| Config::new(options(toml)).unwrap().disk_timeout;
+    assert_eq!(timeout(""), Some(Duration::from_secs(30)));
+    assert_eq!(timeout("heartbeat-interval = 1000\nelection-timeout = 20000"), Some(Duration::from_secs(40)));
+    assert_eq!(timeout("disk-timeout = 2000"), Some(Duration::from_secs(2)));
+    assert_eq!(timeout("disk-timeout = 0"), None);
+    check_mistakes("disk-timeout = 1999", &["--disk-timeout is 1999 ms", "use 2000 or more, or 0"]);
+}
+
+#[test]
 fn the_cluster_must_fit_this_member() {
     let peers = "initial-advertise-peer-urls = 'http://h1:1'\n";
     check_mistakes(

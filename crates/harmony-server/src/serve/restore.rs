@@ -5,8 +5,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use harmony_storage::{Restore, restore_snapshot};
-use harmony_types::Revision;
 use harmony_types::config::{StorageConfig, WalConfig};
+use harmony_types::{ClusterId, Revision};
 use harmony_wal::OsFileSystem;
 
 use super::data_dir::DataDir;
@@ -22,6 +22,15 @@ pub(crate) enum RestoreError {
     /// The directory cannot be made.
     #[error("cannot {action} {path}: {source}")]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// There is no member to recover.
+    #[error("{path} holds no member: name the data directory of one that was started once")]
+    NoMember { path: PathBuf },
+    /// The new cluster would be the old one.
+    #[error(
+        "the new cluster would have the id {cluster} of the lost one, and take its members' messages: give another \
+         --initial-cluster-token"
+    )]
+    SameCluster { cluster: ClusterId },
     /// The directory cannot be used.
     #[error(transparent)]
     Serve(#[from] ServeError),
@@ -48,6 +57,19 @@ pub(crate) fn restore(
     backup: Box<dyn Read + Send>,
     changes: Changes,
 ) -> Result<Revision, RestoreError> {
+    restore_with(config, backup, changes, |_, revision| Ok(revision))
+}
+
+/// As [`restore`], with what `finish` adds before the directory appears.
+///
+/// # Errors
+/// As [`restore`].
+pub(super) fn restore_with(
+    config: &Config,
+    backup: Box<dyn Read + Send>,
+    changes: Changes,
+    finish: impl FnOnce(&DataDir, Revision) -> Result<Revision, RestoreError>,
+) -> Result<Revision, RestoreError> {
     let path = &config.data_dir;
     let failed = |action, path: &Path| {
         let path = path.to_owned();
@@ -67,7 +89,7 @@ pub(crate) fn restore(
     unfinished.push(".restoring");
     let unfinished = PathBuf::from(unfinished);
     remove(&unfinished).map_err(failed("remove", &unfinished))?;
-    let restored = into(&unfinished, config, backup, changes).and_then(|revision| {
+    let restored = into(&unfinished, config, backup, changes, finish).and_then(|revision| {
         // It is empty, as was seen above; a rename replaces it.
         fs::rename(&unfinished, path).map_err(failed("rename", &unfinished))?;
         sync_parent(path).map_err(failed("sync the directory of", path))?;
@@ -84,19 +106,26 @@ fn into(
     config: &Config,
     backup: Box<dyn Read + Send>,
     changes: Changes,
+    finish: impl FnOnce(&DataDir, Revision) -> Result<Revision, RestoreError>,
 ) -> Result<Revision, RestoreError> {
     let dir = DataDir::open(path)?;
-    let options = StorageConfig {
+    let options = storage_options(config);
+    let Changes { bump_revision, mark_compacted } = changes;
+    let restore = Restore { membership: first_members(config), bump_revision, mark_compacted };
+    let revision = restore_snapshot(OsFileSystem::new(), &dir.wal(), &dir.tree(), options, restore, backup)?;
+    finish(&dir, revision)
+}
+
+/// How the storage of the new member is opened.
+pub(super) fn storage_options(config: &Config) -> StorageConfig {
+    StorageConfig {
         wal: WalConfig {
             identity: Ids::of(config).identity(),
             segment_bytes: config.segment_bytes,
             ..WalConfig::default()
         },
         ..StorageConfig::default()
-    };
-    let Changes { bump_revision, mark_compacted } = changes;
-    let restore = Restore { membership: first_members(config), bump_revision, mark_compacted };
-    Ok(restore_snapshot(OsFileSystem::new(), &dir.wal(), &dir.tree(), options, restore, backup)?)
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {

@@ -11,6 +11,7 @@ use harmony_server::proto::etcdserverpb as pb;
 use harmony_server::proto::etcdserverpb::auth_client::AuthClient;
 use harmony_server::proto::etcdserverpb::cluster_client::ClusterClient;
 use harmony_server::proto::etcdserverpb::kv_client::KvClient;
+use harmony_server::proto::etcdserverpb::lease_client::LeaseClient;
 use harmony_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use harmony_testkit::client::StateHash;
 use harmony_testkit::wait::{PATIENCE, until};
@@ -48,7 +49,8 @@ impl GrpcClient {
         &self,
         call: impl AsyncFnOnce(&mut KvClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
     ) -> Result<T, tonic::Status> {
-        let mut client = KvClient::new(self.channel.clone());
+        // As clients of etcd have it: the server says what is too large.
+        let mut client = KvClient::new(self.channel.clone()).max_decoding_message_size(usize::MAX);
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
     }
 
@@ -70,6 +72,15 @@ impl GrpcClient {
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
     }
 
+    /// The lease service.
+    pub(crate) fn lease<T>(
+        &self,
+        call: impl AsyncFnOnce(&mut LeaseClient<Channel>) -> Result<tonic::Response<T>, tonic::Status>,
+    ) -> Result<T, tonic::Status> {
+        let mut client = LeaseClient::new(self.channel.clone());
+        self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
+    }
+
     /// A request with the token, if there is one.
     fn request<T>(&self, message: T) -> tonic::Request<T> {
         let mut request = tonic::Request::new(message);
@@ -86,6 +97,11 @@ impl GrpcClient {
     ) -> Result<T, tonic::Status> {
         let mut client = AuthClient::new(self.channel.clone());
         self.runtime.block_on(call(&mut client)).map(tonic::Response::into_inner)
+    }
+
+    /// The next message of a stream.
+    pub(crate) fn next<T>(&self, stream: &mut tonic::Streaming<T>) -> Result<Option<T>, tonic::Status> {
+        self.runtime.block_on(stream.message())
     }
 
     /// A local read, whatever the quorum says.
@@ -206,4 +222,53 @@ pub(crate) fn under_load(
         }
         acted
     })
+}
+
+/// Waits until a member leads, moved there from whoever else does.
+pub(crate) fn let_lead(cluster: &ProcessCluster, id: NodeId) {
+    until("it leads", PATIENCE, || {
+        let leader = cluster.leader()?;
+        if leader == id {
+            return Ok(());
+        }
+        let client = GrpcClient::new(&cluster.node(leader).ok_or("the leader runs")?.endpoint())?;
+        let request = pb::MoveLeaderRequest { target_id: id.get() };
+        client.maintenance(async |it| it.move_leader(request).await)?;
+        Err(format!("member {leader} led").into())
+    })
+    .expect("leadership moves");
+}
+
+/// The check that ends a scenario: all running members hold the same, and every acknowledged put.
+#[track_caller]
+pub(crate) fn check(cluster: &ProcessCluster, ledger: &Ledger) {
+    cluster.check_agreement().expect("the members agree");
+    for node in cluster.running() {
+        ledger.check(node.client()).expect("no put is lost");
+    }
+}
+
+/// Puts through a member until one is acknowledged.
+#[track_caller]
+pub(crate) fn write(cluster: &ProcessCluster, ledger: &Ledger, through: NodeId) {
+    let node = cluster.node(through).expect("it runs");
+    let written = until("a put is acknowledged", PATIENCE, || match ledger.write_one(node.client())? {
+        true => Ok(()),
+        false => Err("refused".into()),
+    });
+    written.unwrap_or_else(|error| panic!("{error}"));
+}
+
+/// Puts through a member until it follows somebody other than `old`.
+#[track_caller]
+pub(crate) fn another_leads(cluster: &ProcessCluster, ledger: &Ledger, through: NodeId, old: NodeId) {
+    let client = cluster.node(through).expect("it runs").client();
+    until("another leader", PATIENCE, || {
+        ledger.write_one(client)?;
+        match client.status()?.leader {
+            Some(leader) if leader != old => Ok(()),
+            leader => Err(format!("the leader is {leader:?}").into()),
+        }
+    })
+    .expect("leadership moves");
 }

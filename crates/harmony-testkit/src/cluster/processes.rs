@@ -235,7 +235,7 @@ impl ProcessCluster {
     /// Waits until the process of a member ends by itself, and returns how.
     ///
     /// # Errors
-    /// It does not run, or goes on: with its log.
+    /// It does not run, or goes on: with everybody's log.
     pub fn wait_until_ended(&mut self, id: NodeId) -> Result<ExitStatus, TestError> {
         let node = self.node_mut(id)?;
         let process = node.process.as_mut().ok_or("the member does not run")?;
@@ -246,7 +246,11 @@ impl ProcessCluster {
                 node.process = None;
                 Ok(status)
             }
-            Err(error) => Err(format!("{error}\n{}", node.log()).into()),
+            Err(error) => {
+                let logs: Vec<String> =
+                    self.nodes.values().map(|node| format!("{}:\n{}", node.name, node.log())).collect();
+                Err(format!("member {id}: {error}\n{}", logs.join("\n")).into())
+            }
         }
     }
 
@@ -268,7 +272,24 @@ impl ProcessCluster {
         if node.process.is_some() {
             return Err(format!("member {id} runs already").into());
         }
-        node.process = Some(spawn(&config, node, &initial_cluster)?);
+        node.process = Some(spawn(&config, node, &node.data_dir(), &initial_cluster)?);
+        Ok(())
+    }
+
+    /// Starts, in the place of a member that does not run, one of another cluster: of the same name, at the same addresses, with the same
+    /// peers, but with this token, and on data of its own. [`TestCluster::kill_node`] ends it.
+    ///
+    /// # Errors
+    /// As [`ProcessCluster::spawn_node`].
+    pub fn spawn_stranger(&mut self, id: NodeId, token: &str) -> Result<(), TestError> {
+        let config = ProcessConfig { token: token.to_owned(), ..self.config.clone() };
+        let initial_cluster = self.initial_cluster.clone();
+        let node = self.node_mut(id)?;
+        if node.process.is_some() {
+            return Err(format!("member {id} runs already").into());
+        }
+        let data_dir = node.directory.join("stranger");
+        node.process = Some(spawn(&config, node, &data_dir, &initial_cluster)?);
         Ok(())
     }
 
@@ -391,7 +412,12 @@ fn free_address() -> Result<SocketAddr, TestError> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn spawn(config: &ProcessConfig, node: &ProcessNode, initial_cluster: &str) -> Result<Child, TestError> {
+fn spawn(
+    config: &ProcessConfig,
+    node: &ProcessNode,
+    data_dir: &Path,
+    initial_cluster: &str,
+) -> Result<Child, TestError> {
     let log = File::options().create(true).append(true).open(node.directory.join("log"))?;
     let advertised = initial_cluster
         .split(',')
@@ -403,7 +429,7 @@ fn spawn(config: &ProcessConfig, node: &ProcessNode, initial_cluster: &str) -> R
         .arg("serve")
         .args(["--name", &node.name])
         .arg("--data-dir")
-        .arg(path(&node.data_dir()))
+        .arg(data_dir)
         .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
         .args(["--listen-peer-urls", &format!("http://{}", node.peer_listen)])
         .args(["--initial-advertise-peer-urls", advertised])
@@ -413,8 +439,4 @@ fn spawn(config: &ProcessConfig, node: &ProcessNode, initial_cluster: &str) -> R
         .stdout(log.try_clone()?)
         .stderr(log);
     Ok(command.spawn().map_err(|error| format!("start {}: {error}", config.binary.display()))?)
-}
-
-fn path(path: &Path) -> &std::ffi::OsStr {
-    path.as_os_str()
 }
