@@ -557,25 +557,25 @@ impl<S: Storage> Core<S> {
         for refused in admitted.extract_if(.., |parked| !self.space.admits(&*self.storage, &parked.data)) {
             self.refuse_for_space(refused, actions);
         }
-        let parked = admitted;
-        if parked.is_empty() {
+        if admitted.is_empty() {
             return;
         }
-        let data = parked.iter().map(|parked| parked.data.clone()).collect();
+        let (data, replies): (Vec<Bytes>, Vec<_>) =
+            admitted.into_iter().map(|parked| (parked.data, parked.reply)).unzip();
         match self.raft.propose(data) {
             Ok((LogIndex(first), term)) => {
-                for (index, parked) in (first..).zip(parked) {
-                    self.proposals.pend(LogIndex(index), term, parked.reply);
+                for (index, reply) in (first..).zip(replies) {
+                    self.proposals.pend(LogIndex(index), term, reply);
                 }
             }
             Err(error) => {
-                for parked in parked {
+                for reply in replies {
                     let error = match &error {
                         NodeError::NotLeader { leader } => NodeError::NotLeader { leader: *leader },
                         NodeError::Stopped => NodeError::Stopped,
                         _ => NodeError::Busy,
                     };
-                    end(actions, parked.reply, error);
+                    end(actions, reply, error);
                 }
             }
         }

@@ -23,7 +23,8 @@ use harmony_testkit::wait::pause;
 use harmony_testkit::{Client, ProcessCluster};
 use harmony_types::{Clock, NodeId, TestCluster};
 
-use kit::{GrpcClient, Retrying};
+use kit::GrpcClient;
+use kit::retrying::Retrying;
 
 /// Load before the leader goes, and after it has gone.
 const WARM_UP: Duration = Duration::from_millis(700);

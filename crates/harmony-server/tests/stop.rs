@@ -11,7 +11,7 @@ use harmony_testkit::wait::{PATIENCE, until};
 use harmony_testkit::{Client as _, Ledger, ProcessCluster, ProcessNode, TestError};
 use harmony_types::{NodeId, TestCluster, TestNode};
 
-use kit::Retrying;
+use kit::retrying::Retrying;
 
 /// Acknowledged puts before each stop.
 const PUTS: usize = 50;

@@ -2,7 +2,7 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
-mod retrying;
+pub(crate) mod retrying;
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -20,8 +20,6 @@ use harmony_testkit::{Client, Ledger, NodeStatus, ProcessCluster, ProcessConfig,
 use harmony_types::{KeyValue, LogIndex, NodeId, Revision, Term, TestCluster};
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint};
-
-pub(crate) use retrying::Retrying;
 
 /// Longer than the server's own limit, so that the server's answer is what a test sees.
 const CALL_TIMEOUT: Duration = Duration::from_secs(15);
