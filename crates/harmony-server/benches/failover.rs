@@ -27,7 +27,7 @@ use kit::GrpcClient;
 use kit::retrying::Retrying;
 
 /// Load before the leader goes, and after it has gone.
-const WARM_UP: Duration = Duration::from_millis(700);
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// Clients of each member.
 const CLIENTS: usize = 2;
