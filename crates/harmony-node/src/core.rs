@@ -285,10 +285,10 @@ impl<S: Storage> Core<S> {
         for waiter in inbox.leaving {
             self.leave(waiter);
         }
-        if let Some(to) = inbox.transfer
-            && let Err(error) = self.raft.transfer_leader(to)
-        {
-            tracing::warn!(%to, %error, "leadership stays");
+        match inbox.transfer {
+            Some(to) if self.raft.view().state == RaftState::Leader => self.plan_transfer(to),
+            // The leader hears of it from raft.
+            to => self.transfer_to(to),
         }
         if inbox.campaign
             && !self.must_drain()
@@ -327,8 +327,8 @@ impl<S: Storage> Core<S> {
         }
         loop {
             self.look(actions);
-            self.hand_over(actions);
             self.submit_changes(actions);
+            self.hand_over(actions);
             self.submit_proposals(actions);
             self.submit_reads();
             if self.view.snapshot_pending && !(self.handler.is_drained() && self.is_idle()) {
@@ -414,9 +414,7 @@ impl<S: Storage> Core<S> {
         let to = self.space.successor(self.ticks, election_ticks, self.view.state, candidates);
         let Some(to) = to else { return };
         tracing::info!(%to, "the disk is nearly full: leadership is handed over");
-        if let Err(error) = self.raft.transfer_leader(to) {
-            tracing::warn!(%to, %error, "leadership stays");
-        }
+        self.plan_transfer(to);
     }
 
     /// A leader tells all from time to time what each of them has acknowledged.
@@ -472,7 +470,8 @@ impl<S: Storage> Core<S> {
         }
         if (before.leader, before.term) != (view.leader, view.term) {
             let lost = |to| Some(to) != view.leader || before.term != view.term;
-            self.proposals.forwards_lost(lost, actions);
+            let deadline = self.ticks + self.config.election_ticks() / 2;
+            self.proposals.forwards_doubted(lost, deadline);
             self.changes_lost(lost, actions);
             self.metrics.read_retries.add(self.reads.restart());
         }
@@ -508,7 +507,7 @@ impl<S: Storage> Core<S> {
         actions: &mut Actions<S::Outcome>,
     ) {
         let reply = ReplyTo::Peer { node, request };
-        if self.raft.view().state == RaftState::Leader {
+        if self.raft.view().state == RaftState::Leader && !self.is_handing_over() {
             let deadline = self.ticks + self.request_ticks;
             self.proposed(Parked { data, reply, deadline }, actions);
         } else {
@@ -530,7 +529,8 @@ impl<S: Storage> Core<S> {
     fn submit_proposals(&mut self, actions: &mut Actions<S::Outcome>) {
         while self.proposals.parked_count() != 0 {
             if self.view.state == RaftState::Leader {
-                if self.view.transferring {
+                if self.is_handing_over() {
+                    self.proposals.return_to_peers(actions);
                     return;
                 }
                 let parked = self.proposals.take_parked(bounds::PROPOSE_BYTES_MAX);
@@ -557,25 +557,25 @@ impl<S: Storage> Core<S> {
         for refused in admitted.extract_if(.., |parked| !self.space.admits(&*self.storage, &parked.data)) {
             self.refuse_for_space(refused, actions);
         }
-        let parked = admitted;
-        if parked.is_empty() {
+        if admitted.is_empty() {
             return;
         }
-        let data = parked.iter().map(|parked| parked.data.clone()).collect();
+        let (data, replies): (Vec<Bytes>, Vec<_>) =
+            admitted.into_iter().map(|parked| (parked.data, parked.reply)).unzip();
         match self.raft.propose(data) {
             Ok((LogIndex(first), term)) => {
-                for (index, parked) in (first..).zip(parked) {
-                    self.proposals.pend(LogIndex(index), term, parked.reply);
+                for (index, reply) in (first..).zip(replies) {
+                    self.proposals.pend(LogIndex(index), term, reply);
                 }
             }
             Err(error) => {
-                for parked in parked {
+                for reply in replies {
                     let error = match &error {
                         NodeError::NotLeader { leader } => NodeError::NotLeader { leader: *leader },
                         NodeError::Stopped => NodeError::Stopped,
                         _ => NodeError::Busy,
                     };
-                    end(actions, parked.reply, error);
+                    end(actions, reply, error);
                 }
             }
         }
@@ -593,7 +593,7 @@ impl<S: Storage> Core<S> {
         let reply = ReplyTo::Local(waiter);
         if view.state != RaftState::Leader || view.term != term {
             end(actions, reply, NodeError::NotLeader { leader: view.leader });
-        } else if view.transferring || self.lags() {
+        } else if self.is_handing_over() || self.lags() {
             end(actions, reply, NodeError::Busy);
         } else {
             self.propose(vec![Parked { data, reply, deadline: 0 }], actions);

@@ -5,6 +5,7 @@
 pub(crate) mod co;
 pub(crate) mod files;
 pub(crate) mod grpc;
+pub(crate) mod linger;
 pub(crate) mod methods;
 pub(crate) mod replies;
 pub(crate) mod routes;
@@ -28,6 +29,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use co::Co;
+use linger::Linger;
 use routes::Routes;
 
 /// Bytes that one stream may send ahead of what was read: most requests fit whole.
@@ -243,7 +245,7 @@ async fn serve(
     mut stopped: watch::Receiver<bool>,
     open: mpsc::Sender<()>,
 ) {
-    let stream = Co::new(stream);
+    let stream = Co::new(Linger::new(stream));
     let heard = stream.heard();
     let io = TokioIo::new(stream);
     let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(routes)));

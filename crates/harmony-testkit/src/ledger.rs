@@ -90,6 +90,12 @@ impl Ledger {
         self.lock().values().filter(|write| matches!(write, Write::Acknowledged(_))).count()
     }
 
+    /// How many puts ended with an error, or did not end yet.
+    #[must_use]
+    pub fn unknown(&self) -> usize {
+        self.lock().values().filter(|write| matches!(write, Write::Unknown)).count()
+    }
+
     /// Reads every key: acknowledged ones are there with their value and revision; unknown ones are whole or absent, and no
     /// two keys share a revision.
     ///
@@ -224,7 +230,7 @@ mod tests {
         store.kvs.lock().unwrap().retain(|_, kv| kv.mod_revision == 2);
         store.kvs.lock().unwrap().values_mut().for_each(|kv| kv.version = 1);
         ledger.check(&store).unwrap();
-        assert_eq!(ledger.acknowledged(), 1);
+        assert_eq!((ledger.acknowledged(), ledger.unknown()), (1, 1));
     }
 
     #[test]

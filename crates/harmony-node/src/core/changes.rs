@@ -141,7 +141,7 @@ impl<S: Storage> Core<S> {
     fn change_here(&mut self, parked: Parked, actions: &mut Actions<S::Outcome>) {
         let view = self.raft.view();
         // Neither takes long, and both end by themselves.
-        if view.transferring || !view.committed_in_term {
+        if self.is_handing_over() || !view.committed_in_term {
             self.changes.parked.push_back(parked);
             return;
         }
@@ -158,7 +158,7 @@ impl<S: Storage> Core<S> {
                 Some(to) => {
                     tracing::info!(node = %self.config.id, %to, "this leader is to be removed: it hands over first");
                     self.changes.parked.push_back(parked);
-                    self.transfer_to(Some(to));
+                    self.plan_transfer(to);
                 }
                 None => refuse(parked.asker, NodeError::NoSuccessor, actions),
             }

@@ -1,4 +1,7 @@
-//! A leader that hands over before it must: it stops, it is being removed, or its disk hangs.
+//! A leader that hands over before it must: it was asked to, it stops, it is being removed, or its disk is full or hangs.
+//!
+//! While its disk works it answers first what is in its log. Whoever waits at a member whose leader goes that way, here or
+//! elsewhere, is passed on to the next one: no call fails, and none ends as unknown.
 
 use harmony_types::raft::RaftState;
 use harmony_types::{NodeError, NodeId, RaftNode as _, Storage};
@@ -20,6 +23,8 @@ pub(super) struct Handover {
     leaving: Vec<Leaving>,
     /// The oldest ready state that waits for the disk, and the tick since which it was seen to wait.
     stall: Option<(u64, u64)>,
+    /// Who is to lead next, and the tick at which the transfer begins whatever is not answered yet.
+    planned: Option<(NodeId, u64)>,
 }
 
 impl<S: Storage> Core<S> {
@@ -31,6 +36,11 @@ impl<S: Storage> Core<S> {
 
     /// Ends those who waited for another leader, and sees to it that there is one.
     pub(super) fn hand_over(&mut self, actions: &mut Actions<S::Outcome>) {
+        self.see_off(actions);
+        self.begin_transfer();
+    }
+
+    fn see_off(&mut self, actions: &mut Actions<S::Outcome>) {
         if self.handover.leaving.is_empty() {
             return;
         }
@@ -50,8 +60,35 @@ impl<S: Storage> Core<S> {
                 wait = true;
             }
         }
-        if wait {
-            self.transfer_to(successor);
+        if wait && let Some(to) = successor {
+            self.plan_transfer(to);
+        }
+    }
+
+    /// Lets `to` lead once every proposal in this leader's log is answered: one that is in the log while leadership goes would
+    /// end as unknown. Proposals that come meanwhile wait for the next leader, which follows within milliseconds.
+    pub(super) fn plan_transfer(&mut self, to: NodeId) {
+        if !self.is_handing_over() {
+            self.handover.planned = Some((to, self.ticks + self.config.election_ticks() / 2));
+        }
+    }
+
+    /// This leader takes no more proposals: another one is to lead.
+    pub(super) fn is_handing_over(&self) -> bool {
+        self.handover.planned.is_some() || self.raft.view().transferring
+    }
+
+    /// Begins the transfer that was planned, when it is time.
+    fn begin_transfer(&mut self) {
+        let Some((to, at)) = self.handover.planned else { return };
+        let leads = self.view.state == RaftState::Leader;
+        let answered = self.proposals.pending_count() == 0 && self.is_idle();
+        if leads && !answered && self.ticks < at {
+            return;
+        }
+        self.handover.planned = None;
+        if leads {
+            self.transfer_to(Some(to));
         }
     }
 

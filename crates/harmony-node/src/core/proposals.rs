@@ -34,6 +34,8 @@ struct Forward<T> {
     data: Bytes,
     waiter: Waiter<T>,
     deadline: u64,
+    /// That member leads no more, as seen from here: it may still say what became of the proposal.
+    doubted: bool,
 }
 
 /// A proposal that was applied at the leader, but not here yet.
@@ -146,7 +148,7 @@ impl<T: prost::Message + Default> Proposals<T> {
         let request = self.last_request;
         actions.send(to, PeerMessage::Propose { request, data: data.clone() });
         self.bytes += data.len();
-        self.forwards.insert(request, Forward { to, data, waiter, deadline });
+        self.forwards.insert(request, Forward { to, data, waiter, deadline, doubted: false });
     }
 
     /// The leader's answer to a proposal that was passed on.
@@ -198,7 +200,28 @@ impl<T: prost::Message + Default> Proposals<T> {
         }
     }
 
-    /// Ends, as unknown, what is at a member that does not answer or does not lead any more.
+    /// Gives back to their own nodes what peers passed on: this leader goes, and they will know the next one.
+    pub(super) fn return_to_peers(&mut self, actions: &mut Actions<T>) {
+        let is_passed_on = |parked: &Parked<T>| matches!(parked.reply, ReplyTo::Peer { .. });
+        let (returned, kept) = std::mem::take(&mut self.parked).into_iter().partition(is_passed_on);
+        self.parked = kept;
+        let returned: VecDeque<Parked<T>> = returned;
+        for Parked { data, reply, .. } in returned {
+            self.bytes -= data.len();
+            end(actions, reply, NodeError::NotLeader { leader: None });
+        }
+    }
+
+    /// Lets what is at a member that does not lead any more wait until `deadline` for what that member says of it: a
+    /// leader that handed over did not propose it, or answers it. Past that it ends as unknown.
+    pub(super) fn forwards_doubted(&mut self, doubted: impl Fn(NodeId) -> bool, deadline: u64) {
+        for forward in self.forwards.values_mut().filter(|forward| doubted(forward.to)) {
+            forward.doubted = true;
+            forward.deadline = forward.deadline.min(deadline);
+        }
+    }
+
+    /// Ends, as unknown, what is at a member that does not answer.
     pub(super) fn forwards_lost(&mut self, lost: impl Fn(NodeId) -> bool, actions: &mut Actions<T>) {
         let requests: Vec<u64> = self
             .forwards
@@ -214,18 +237,16 @@ impl<T: prost::Message + Default> Proposals<T> {
         }
     }
 
-    /// Gives up what waited too long. Both queues are in the order of their deadlines, near enough.
+    /// Gives up what waited too long. What is parked is in the order of its deadlines, near enough.
     pub(super) fn expire(&mut self, now: u64, actions: &mut Actions<T>) {
         while let Some(parked) = self.parked.pop_front_if(|parked| parked.deadline <= now) {
             self.bytes -= parked.data.len();
             end(actions, parked.reply, NodeError::NoLeader);
         }
-        while let Some(oldest) = self.forwards.first_entry()
-            && oldest.get().deadline <= now
-        {
-            let forward = oldest.remove();
+        for (_, forward) in self.forwards.extract_if(.., |_, forward| forward.deadline <= now) {
             self.bytes -= forward.data.len();
-            actions.replies.push(forward.waiter, Err(NodeError::Timeout));
+            let error = if forward.doubted { NodeError::LeaderChanged } else { NodeError::Timeout };
+            actions.replies.push(forward.waiter, Err(error));
         }
         // The outcome stands, however long this member takes to see it.
         for (_, early) in self.early.extract_if(.., |_, early| early.deadline <= now) {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+pub(crate) mod retrying;
+
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
