@@ -216,6 +216,14 @@ impl<A: Application, W: Wal + 'static> Storage for ApplicationStorage<A, W> {
         self.state().applied
     }
 
+    fn state_hash(&self) -> Option<(LogIndex, u32)> {
+        // Behind an application under way: the hash belongs to the index.
+        let machine = self.machine.try_lock().ok()?;
+        let hash = (self.applied().index, self.application.state_hash()?);
+        drop(machine);
+        Some(hash)
+    }
+
     fn durable_applied(&self) -> LogIndex {
         self.state().durable
     }

@@ -1,9 +1,10 @@
 //! The apply thread: committed entries into the state machine, outcomes to those who wait.
 
 use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use harmony_types::transport::Forwarded;
+use harmony_types::transport::{ForwardError, Forwarded};
 use harmony_types::{
     ConfChange, Entry, LogIndex, Membership, MembershipError, NodeError, NodeId, PeerMessage, Storage,
     StorageError,
@@ -13,14 +14,19 @@ use prost::Message as _;
 use crate::bounds;
 use crate::core::event::{ApplyJob, Event, ReplyTo};
 use crate::core::members::membership_after;
-use crate::driver::{Shared, peers};
+use crate::driver::{Shared, peers, reason_of};
 use crate::queue::Taken;
 use crate::waiter::{ReplyBatch, Waiter};
 
 /// Applies until the node stops, and then what is left.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
-    let mut applier =
-        Applier { shared, jobs: VecDeque::new(), batch: Batch::default(), bytes_since_checkpoint: 0 };
+    let mut applier = Applier {
+        shared,
+        jobs: VecDeque::new(),
+        batch: Batch::default(),
+        bytes_since_checkpoint: 0,
+        is_lost: false,
+    };
     loop {
         match shared.apply.take(None) {
             Taken::Content(jobs) => applier.work(jobs)?,
@@ -49,6 +55,8 @@ struct Applier<'a, S: Storage> {
     jobs: VecDeque<ApplyJob<S::Outcome>>,
     batch: Batch<S::Outcome>,
     bytes_since_checkpoint: u64,
+    /// The state is damaged: entries are dropped until a snapshot takes its place.
+    is_lost: bool,
 }
 
 impl<S: Storage> Applier<'_, S> {
@@ -56,15 +64,24 @@ impl<S: Storage> Applier<'_, S> {
         self.jobs.extend(jobs);
         while let Some(job) = self.jobs.pop_front() {
             match job {
+                ApplyJob::Entries { replies, .. } if self.is_lost => end_unknown(self.shared, replies),
                 ApplyJob::Entries { entries, replies } => self.collect(entries, replies)?,
+                ApplyJob::Membership { waiter, .. } if self.is_lost => {
+                    if let Some(waiter) = waiter {
+                        waiter.complete(Err(NodeError::LeaderChanged));
+                    }
+                }
                 ApplyJob::Membership { entry, voter_sets, changes, waiter } => {
                     self.apply()?;
-                    self.apply_membership(&entry, voter_sets, changes, waiter)?;
+                    if let Err(error) = self.apply_membership(&entry, voter_sets, changes, waiter) {
+                        self.give_up(error)?;
+                    }
                 }
                 ApplyJob::Install { snapshot } => {
                     self.apply()?;
                     let index = snapshot.meta.index;
                     self.shared.storage.save_snapshot(snapshot)?;
+                    self.is_lost = false;
                     tracing::info!(%index, "snapshot installed");
                     self.members_changed();
                     self.shared.metrics.applied_index.set(index.0);
@@ -80,8 +97,23 @@ impl<S: Storage> Applier<'_, S> {
         entries: Vec<Entry>,
         replies: Vec<(usize, ReplyTo<S::Outcome>)>,
     ) -> Result<(), NodeError> {
+        let mut entries = entries;
+        let mut replies = replies;
+        // Members compare hashes where batches end.
+        let step_end =
+            entries.first().map_or(0, |entry| entry.index.0.div_ceil(bounds::HASH_STEP) * bounds::HASH_STEP);
+        let head = entries.partition_point(|entry| entry.index.0 <= step_end);
+        if head < entries.len() {
+            let tail = replies.split_off(replies.partition_point(|(slot, _)| *slot < head));
+            self.jobs.push_front(ApplyJob::Entries {
+                entries: entries.split_off(head),
+                replies: tail.into_iter().map(|(slot, reply)| (slot - head, reply)).collect(),
+            });
+        }
+        let ends_step = entries.last().is_some_and(|entry| entry.index.0 == step_end);
         self.add(entries, replies);
-        let full = bounds::APPLY_BATCH_BYTES_MAX <= self.batch.bytes
+        let full = ends_step
+            || bounds::APPLY_BATCH_BYTES_MAX <= self.batch.bytes
             || bounds::APPLY_BATCH_ENTRIES_MAX <= self.batch.entries.len();
         if full { self.apply() } else { Ok(()) }
     }
@@ -99,9 +131,13 @@ impl<S: Storage> Applier<'_, S> {
         if self.batch.entries.is_empty() {
             return Ok(());
         }
-        let outcomes = match self.shared.storage.apply(&self.batch.entries) {
-            Err(error) if error.is_disk_full() => self.wait_for_room(&error)?,
-            applied => applied?,
+        let applied = match apply(&*self.shared.storage, &self.batch.entries) {
+            Err(error) if error.is_disk_full() => self.wait_for_room(&error),
+            applied => applied.map_err(NodeError::from),
+        };
+        let outcomes = match applied {
+            Ok(outcomes) => outcomes,
+            Err(error) => return self.give_up(error),
         };
         let batch = std::mem::take(&mut self.batch);
         let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else { return Ok(()) };
@@ -120,6 +156,20 @@ impl<S: Storage> Applier<'_, S> {
         Ok(())
     }
 
+    /// The state machine cannot go on. Damage of its own ends no member of several: what was committed the others have, and a
+    /// snapshot of theirs replaces it. Any other failure ends the node.
+    fn give_up(&mut self, error: NodeError) -> Result<(), NodeError> {
+        match &error {
+            NodeError::Storage(failed) if self.shared.is_repairable(failed) => {}
+            _ => return Err(error),
+        }
+        self.is_lost = true;
+        end_unknown(self.shared, std::mem::take(&mut self.batch).replies);
+        let reason = error.to_string();
+        self.shared.inbox.put(|inbox| inbox.push(Event::Damaged { reason }));
+        Ok(())
+    }
+
     /// The disk has no room for what the state machine would have to write, and nothing was applied. Tries again until there is
     /// some, together with what comes meanwhile: a compaction may be what makes room.
     fn wait_for_room(&mut self, refused: &StorageError) -> Result<Vec<S::Outcome>, NodeError> {
@@ -129,7 +179,7 @@ impl<S: Storage> Applier<'_, S> {
         let applied = loop {
             self.pause()?;
             self.join_waiting();
-            match storage.apply(&self.batch.entries) {
+            match apply(&**storage, &self.batch.entries) {
                 Err(error) if error.is_disk_full() => {}
                 applied => break applied?,
             }
@@ -192,7 +242,15 @@ impl<S: Storage> Applier<'_, S> {
 
     fn report(&self, index: LogIndex) {
         self.shared.metrics.applied_index.set(index.0);
-        self.shared.inbox.put(|inbox| inbox.push(Event::Applied { index }));
+        // Between the steps the raft thread looks for itself, once a beat.
+        let ends_step = index.0.is_multiple_of(bounds::HASH_STEP);
+        let hash = if ends_step { self.shared.storage.state_hash() } else { None };
+        self.shared.inbox.put(|inbox| {
+            if let Some((index, hash)) = hash {
+                inbox.push(Event::Hashed { index, hash });
+            }
+            inbox.push(Event::Applied { index });
+        });
     }
 }
 
@@ -205,15 +263,19 @@ fn answer<S: Storage>(
 ) {
     let mut local = ReplyBatch::default();
     let mut remote: Vec<(NodeId, Vec<PeerMessage>)> = Vec::new();
+    // What a state that is not the others' made of an entry is not what became of it.
+    let is_corrupt = shared.metrics.corrupt.get() != 0;
     let mut replies = replies.into_iter().peekable();
     for (slot, outcome) in outcomes.into_iter().enumerate() {
         let Some((_, reply)) = replies.next_if(|(wanted, _)| *wanted == slot) else { continue };
         match reply {
+            ReplyTo::Local(waiter) if is_corrupt => local.push(waiter, Err(NodeError::LeaderChanged)),
             ReplyTo::Local(waiter) => local.push(waiter, Ok(outcome)),
             ReplyTo::Peer { node, request } => {
                 let index = LogIndex(first.0 + slot as u64);
                 let outcome = outcome.encode_to_vec().into();
-                let result = Ok(Forwarded { index, outcome });
+                let result =
+                    if is_corrupt { Err(ForwardError::Unknown) } else { Ok(Forwarded { index, outcome }) };
                 let message = PeerMessage::ProposeReply { request, result };
                 match remote.iter_mut().find(|(peer, _)| *peer == node) {
                     Some((_, messages)) => messages.push(message),
@@ -226,5 +288,28 @@ fn answer<S: Storage>(
     local.flush();
     for (node, messages) in remote {
         shared.transport.send(node, messages);
+    }
+}
+
+/// Applies entries, and makes an error of a panic: it says which entries it was about.
+fn apply<S: Storage>(storage: &S, entries: &[Entry]) -> Result<Vec<S::Outcome>, StorageError> {
+    catch_unwind(AssertUnwindSafe(|| storage.apply(entries))).unwrap_or_else(|panic| {
+        let index = |entry: Option<&Entry>| entry.map_or(LogIndex::ZERO, |entry| entry.index);
+        let (first, last) = (index(entries.first()), index(entries.last()));
+        Err(StorageError::ApplyPanicked { first, last, reason: reason_of(&*panic) })
+    })
+}
+
+/// Nobody hears from here what became of these entries: they are committed.
+fn end_unknown<S: Storage>(shared: &Shared<S>, replies: Vec<(usize, ReplyTo<S::Outcome>)>) {
+    for (_, reply) in replies {
+        match reply {
+            ReplyTo::Local(waiter) => waiter.complete(Err(NodeError::LeaderChanged)),
+            ReplyTo::Peer { node, request } => {
+                let message = PeerMessage::ProposeReply { request, result: Err(ForwardError::Unknown) };
+                shared.transport.send(node, vec![message]);
+            }
+            ReplyTo::Member(waiter) => waiter.complete(Err(NodeError::LeaderChanged)),
+        }
     }
 }

@@ -59,6 +59,15 @@ pub(crate) const CHANGES_WAITING_MAX: usize = 256;
 /// Ticks between two rounds in which a leader tells what members have acknowledged.
 pub(crate) const ACKNOWLEDGED_TICKS: u64 = 10;
 
+/// Batches of applied entries end at multiples of this index, where members compare the hashes of their states.
+pub(crate) const HASH_STEP: u64 = 512;
+
+/// Hashes that a member keeps of its own state, 16 bytes each: more than the entries of a few steps.
+pub(crate) const HASHES_KEPT: usize = 1024;
+
+/// Newest hashes that a follower tells its leader, and as many again at multiples of the step.
+pub(crate) const HASHES_TOLD: usize = 16;
+
 /// Terms and indexes from peers stay below: no cluster lives long enough to count so far, and raft adds to what it hears.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 

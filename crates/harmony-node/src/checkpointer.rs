@@ -52,6 +52,8 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         Ok(_) => {}
         // The storage says so once in the log; nothing is lost, and the next interval tries again.
         Err(StorageError::DiskFull { .. }) => {}
+        // Nothing is lost: the log keeps what the tree cannot take, until a snapshot replaces it.
+        Err(error) if shared.is_repairable(&error) => tracing::warn!(%error, "no checkpoint"),
         Err(error) => return Err(error.into()),
     }
     // Raft looks at the entries behind its own applied index, which runs behind the storage's.

@@ -8,11 +8,13 @@ mod changes;
 pub mod event;
 mod failover;
 mod handover;
+mod hashes;
 mod installing;
 pub mod members;
 mod proposals;
 mod reads;
 mod reconfig;
+mod repair;
 mod space;
 
 use std::collections::BTreeMap;
@@ -31,9 +33,11 @@ use self::changes::{Asker, Changes};
 use self::event::{Actions, Inbox, ReplyTo, Report};
 use self::failover::Failover;
 use self::handover::Handover;
+use self::hashes::Hashes;
 pub(crate) use self::proposals::Proposals;
 use self::proposals::{Parked, end, first_request};
 use self::reads::Reads;
+use self::repair::Corrupt;
 use self::space::Space;
 use crate::bounds;
 use crate::metrics::NodeMetrics;
@@ -53,6 +57,9 @@ pub struct Core<S: Storage> {
     space: Space,
     failover: Failover,
     handover: Handover,
+    hashes: Hashes,
+    /// This member's state is to be replaced.
+    corrupt: Option<Corrupt>,
     /// The tick at which a peer was heard last.
     heard: BTreeMap<NodeId, u64>,
     view: View,
@@ -94,6 +101,8 @@ impl<S: Storage> Core<S> {
         let reads = Reads::new(config.id, boot_nonce, bounds::READ_RETRY_MS / heartbeat_ms);
         let view = raft.view();
         let request_ms = bounds::REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms;
+        let mut hashes = Hashes::default();
+        hashes.replaced(storage.state_hash());
         Ok(Self {
             reads,
             handler,
@@ -108,6 +117,8 @@ impl<S: Storage> Core<S> {
             changes: Changes::new(first_request(boot_nonce)),
             failover: Failover::default(),
             handover: Handover::default(),
+            hashes,
+            corrupt: None,
             heard: BTreeMap::new(),
             refused: None,
             ticks: 0,
@@ -163,6 +174,9 @@ impl<S: Storage> Core<S> {
             self.metrics.snapshots_installed.add(1);
             let mut backlog = std::mem::take(&mut self.backlog);
             backlog.absorb(inbox);
+            // They are of the state that is gone.
+            (backlog.hashes, backlog.damaged) = (Vec::new(), None);
+            self.state_replaced();
             if self.handler.is_refused() {
                 self.backlog = backlog;
                 return Ok(actions);
@@ -175,8 +189,12 @@ impl<S: Storage> Core<S> {
         self.notice_removal(&mut actions);
         self.release_changes(&mut actions);
         self.answer_changes(&mut actions);
-        let released = self.reads.release(self.applied, &mut actions);
-        self.metrics.reads.add(released);
+        // Those that wait go on once the state is replaced, or their time is over.
+        if !self.is_corrupt() {
+            let released = self.reads.release(self.applied, &mut actions);
+            self.metrics.reads.add(released);
+        }
+        self.keep_snapshots(&mut actions);
         self.publish();
         Ok(actions)
     }
@@ -221,6 +239,12 @@ impl<S: Storage> Core<S> {
             self.applied = self.applied.max(index);
             self.raft.applied(index);
         }
+        for (index, hash) in std::mem::take(&mut inbox.hashes) {
+            self.hashes.note(index, hash);
+        }
+        if let Some(reason) = inbox.damaged.take() {
+            self.found_damaged(&reason, false);
+        }
         let mut gone = Vec::new();
         for report in std::mem::take(&mut inbox.reports) {
             match report {
@@ -258,6 +282,8 @@ impl<S: Storage> Core<S> {
                     self.change_answered(from, request, result, actions);
                 }
                 PeerMessage::Acknowledged { held } => self.acknowledged(held, actions)?,
+                PeerMessage::Hashes { hashes, corrupt } => self.hashes.told(from, hashes, corrupt),
+                PeerMessage::Diverged { index, hash } => self.told_diverged(from, index, hash),
             }
         }
         // Behind what they sent before: a last heartbeat would call the election off.
@@ -269,6 +295,7 @@ impl<S: Storage> Core<S> {
         if let Some((announcement, snapshot)) = inbox.snapshot.take()
             && self.incoming.is_none()
             && !self.must_drain()
+            && self.covers_log(&snapshot)
         {
             self.incoming = Some(snapshot);
             self.step(announcement)?;
@@ -304,6 +331,10 @@ impl<S: Storage> Core<S> {
 
     /// Puts this node's clients where they wait for a leader.
     fn line_up(&mut self, inbox: &mut Inbox<S::Outcome>, actions: &mut Actions<S::Outcome>) {
+        if self.is_corrupt() {
+            self.refuse_as_corrupt(inbox, actions);
+            return;
+        }
         let deadline = self.ticks + self.request_ticks;
         for waiter in std::mem::take(&mut inbox.reads) {
             self.reads.add(waiter, deadline, actions);
@@ -349,9 +380,9 @@ impl<S: Storage> Core<S> {
         Ok(())
     }
 
-    /// Everything handed to the state machine is applied.
+    /// Everything handed to the state machine is applied, or never will be.
     fn is_idle(&self) -> bool {
-        self.handler.handed_out() <= self.applied
+        self.takes_no_entries() || self.handler.handed_out() <= self.applied
     }
 
     /// The only voter wins an election by itself, inside a tick or a step; raft panics when the log before it is not on
@@ -398,6 +429,9 @@ impl<S: Storage> Core<S> {
         self.watch_disk();
         self.tend_members();
         self.tell_acknowledged(actions);
+        self.look_at_state();
+        self.compare_hashes(actions);
+        self.repair();
     }
 
     /// A leader whose disk is nearly full leaves the lead to a member with more room, if there is one.
@@ -507,7 +541,9 @@ impl<S: Storage> Core<S> {
         actions: &mut Actions<S::Outcome>,
     ) {
         let reply = ReplyTo::Peer { node, request };
-        if self.raft.view().state == RaftState::Leader && !self.is_handing_over() {
+        // A corrupt leader's outcomes may be wrong: another one is about to lead.
+        let takes = !self.is_handing_over() && !self.is_corrupt();
+        if self.raft.view().state == RaftState::Leader && takes {
             let deadline = self.ticks + self.request_ticks;
             self.proposed(Parked { data, reply, deadline }, actions);
         } else {
@@ -531,6 +567,9 @@ impl<S: Storage> Core<S> {
             if self.view.state == RaftState::Leader {
                 if self.is_handing_over() {
                     self.proposals.return_to_peers(actions);
+                    return;
+                }
+                if self.is_corrupt() {
                     return;
                 }
                 let parked = self.proposals.take_parked(bounds::PROPOSE_BYTES_MAX);
@@ -593,7 +632,7 @@ impl<S: Storage> Core<S> {
         let reply = ReplyTo::Local(waiter);
         if view.state != RaftState::Leader || view.term != term {
             end(actions, reply, NodeError::NotLeader { leader: view.leader });
-        } else if self.is_handing_over() || self.lags() {
+        } else if self.is_handing_over() || self.lags() || self.is_corrupt() {
             end(actions, reply, NodeError::Busy);
         } else {
             self.propose(vec![Parked { data, reply, deadline: 0 }], actions);

@@ -10,6 +10,7 @@
 //!
 //! Hops of a put between threads, on a leader: network → raft → wal (the peers beside it) → raft → apply → network.
 
+use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -139,12 +140,7 @@ fn spawn<S: Storage>(
             Ok(Ok(()) | Err(NodeError::Stopped)) => {}
             Ok(Err(error)) => own.fail(error.to_string()),
             Err(panic) => {
-                let reason = panic
-                    .downcast_ref::<String>()
-                    .cloned()
-                    .or_else(|| panic.downcast_ref::<&str>().map(|&reason| reason.to_owned()));
-                let reason = own.raft.failure().or(reason).unwrap_or_else(|| "panic".to_owned());
-                own.fail(reason);
+                own.fail(own.raft.failure().unwrap_or_else(|| reason_of(&*panic)));
             }
         }
         // Whoever still waits in a mailbox that nobody reads any more is told so.
@@ -161,6 +157,12 @@ fn spawn<S: Storage>(
             Err(NodeError::Stopped)
         }
     }
+}
+
+/// What a panic said.
+pub(crate) fn reason_of(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("panic").to_owned()
 }
 
 /// The raft thread.
@@ -227,7 +229,7 @@ fn send_snapshots<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         for mut announcement in announcements {
             let snapshot = match shared.storage.create_snapshot() {
                 Ok(snapshot) => snapshot,
-                Err(error @ StorageError::DiskFull { .. }) => {
+                Err(error) if error.is_disk_full() || shared.is_repairable(&error) => {
                     tracing::warn!(to = %announcement.to, %error, "no snapshot can be made");
                     // Raft asks for it again.
                     shared.retention.sent(announcement.to, false, shared.clock.now());
@@ -246,6 +248,11 @@ fn send_snapshots<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     }
 }
 
+/// Whether somebody else votes.
+pub(crate) fn has_others(me: NodeId, membership: &Membership) -> bool {
+    membership.voters.iter().any(|id| *id != me)
+}
+
 /// Everybody but this node.
 pub(crate) fn peers(me: NodeId, membership: &Membership) -> Vec<Member> {
     membership.members.values().filter(|member| member.id != me).cloned().collect()
@@ -259,6 +266,12 @@ impl<S: Storage> Shared<S> {
         end.failure.get_or_insert(reason);
         drop(end);
         self.close();
+    }
+
+    /// Whether this error is about damage of the state machine that a snapshot of another member's can end.
+    pub(crate) fn is_repairable(&self, error: &StorageError) -> bool {
+        (error.is_damage() || self.storage.damage().is_some())
+            && has_others(self.config.id, &self.storage.membership())
     }
 
     pub(crate) fn failure(&self) -> Option<String> {

@@ -1,7 +1,10 @@
 //! What a node counts, as plain numbers: whoever serves them brings the format.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use harmony_types::NodeId;
 
 /// Upper bounds of the sync histogram's buckets, microseconds; one more bucket holds the rest.
 pub const SYNC_BUCKETS_US: [u64; 14] =
@@ -26,6 +29,26 @@ impl Counter {
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Members that something is true of.
+#[derive(Debug, Default)]
+pub struct MemberList(Mutex<Vec<NodeId>>);
+
+impl MemberList {
+    /// Replaces the list, in ascending order; says whether it is another one now.
+    pub fn set(&self, members: Vec<NodeId>) -> bool {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = *list != members;
+        *list = members;
+        is_new
+    }
+
+    /// The members now.
+    #[must_use]
+    pub fn get(&self) -> Vec<NodeId> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -128,6 +151,14 @@ pub struct NodeMetrics {
     pub messages_received: Counter,
     /// Messages from peers that made no sense.
     pub messages_invalid: Counter,
+    /// 1 while this member's state is damaged or differs from the majority's, and it serves nobody.
+    pub corrupt: Counter,
+    /// Times that this member's state was replaced because of that.
+    pub repairs: Counter,
+    /// Other members of which this leader knows that their state is damaged or differs, and is not replaced yet.
+    pub corrupt_members: MemberList,
+    /// Comparisons in which this leader found that states differ, and no majority said which is right.
+    pub hashes_undecided: Counter,
     /// Snapshots sent.
     pub snapshots_sent: Counter,
     /// Snapshots installed.

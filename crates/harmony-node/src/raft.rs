@@ -149,6 +149,23 @@ impl<S: Storage> RaftGroup<S> {
         self.lock().raw.raft.prs().get(self.id.get()).is_some()
     }
 
+    /// Asks the leader for a snapshot of this member's last index or a later one. Until it arrives no entry is taken. Nothing
+    /// happens without a leader, or before an entry of its term is here.
+    pub(crate) fn request_snapshot(&self) {
+        let mut inner = self.lock();
+        if !inner.stopped
+            && let Err(error) = inner.raw.request_snapshot()
+        {
+            tracing::debug!(node = %self.id, %error, "no snapshot was asked for");
+        }
+    }
+
+    /// The least index of the snapshot that was asked for and has not come yet.
+    pub(crate) fn requested_snapshot(&self) -> Option<LogIndex> {
+        let least = self.lock().raw.raft.pending_request_snapshot;
+        (least != ::raft::INVALID_INDEX).then_some(LogIndex(least))
+    }
+
     /// There are members that do not vote.
     pub(crate) fn has_learners(&self) -> bool {
         !self.lock().raw.raft.prs().conf().learners().is_empty()

@@ -308,3 +308,23 @@ fn an_outcome_is_told_once_it_is_visible() {
     wait_for("all outcomes", || looks.found.lock().unwrap().len() == 200);
     assert!(looks.found.lock().unwrap().iter().all(|found| *found));
 }
+
+/// A poisoned entry on one member: that member stops and says which, the others go on.
+#[test]
+fn a_panic_in_apply_stops_that_member_with_the_index_and_nobody_else() {
+    let cluster = Cluster::started(3, false);
+    let leader = cluster.leader();
+    let poisoned = cluster.another(leader);
+    let index = cluster.node(leader).status().last.next();
+    cluster.node(poisoned).storage().application().panic_next();
+    assert_eq!(cluster.put(leader, "a=1").unwrap(), 0);
+    wait_for("the end of the member", || cluster.node(poisoned).failure().is_some());
+    let failure = cluster.node(poisoned).failure().unwrap();
+    assert!(failure.starts_with(&format!("applying the entries {index} to ")), "{failure}");
+    assert!(failure.ends_with("panicked: a poisoned command"), "{failure}");
+    let other =
+        cluster.nodes.keys().map(|id| id.get()).find(|one| ![leader, poisoned].contains(one)).unwrap();
+    assert_eq!(cluster.get(other, "a").unwrap().as_deref(), Some("1"));
+    assert_eq!(cluster.put(leader, "b=2").unwrap(), 1);
+    assert!(cluster.node(leader).failure().is_none() && cluster.node(other).failure().is_none());
+}

@@ -64,6 +64,13 @@ impl Verifier {
         Ok(state.seen.clone())
     }
 
+    /// The damage that was found in `tree`.
+    pub(crate) fn damage_of(&self, tree: &Arc<RedbTree>) -> Option<String> {
+        let state = self.state();
+        let is_same = state.tree.as_ref().is_some_and(|known| known.as_ptr() == Arc::as_ptr(tree));
+        state.seen.damage.clone().filter(|_| is_same)
+    }
+
     /// How far it is.
     pub(crate) fn seen(&self) -> Verification {
         self.state().seen.clone()

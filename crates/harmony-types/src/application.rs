@@ -42,6 +42,12 @@ pub trait Application: Send + Sync + 'static {
     /// This machine failed.
     fn query(&self, key: &[u8]) -> Result<Option<Bytes>, ApplicationError>;
 
+    /// A hash over what all applied entries did, for an application that keeps one: members that applied as much must have the
+    /// same. The one whose hash differs from a majority's takes a snapshot of theirs.
+    fn state_hash(&self) -> Option<u32> {
+        None
+    }
+
     /// Last index that is in the state on disk, for an application that keeps its own. Replay begins behind it. 0 for one
     /// that lives in memory: it is restored from the newest snapshot and the log.
     fn durable_index(&self) -> LogIndex {

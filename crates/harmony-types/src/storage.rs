@@ -68,8 +68,8 @@ pub trait Storage: Send + Sync + 'static {
     /// [`StorageError::Wal`].
     fn save(&self, hard_state: Option<&HardState>, entries: &[Entry]) -> Result<(), StorageError>;
 
-    /// Replaces the state machine and the log prefix by a snapshot. Durable on return; a crash in between leaves the old
-    /// state or the new one.
+    /// Replaces the state machine and the log prefix by a snapshot, whose index is the applied one or a later one. Durable on
+    /// return; a crash in between leaves the old state or the new one.
     ///
     /// # Errors
     /// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`] and [`StorageError::UnsupportedVersion`] leave the
@@ -142,6 +142,19 @@ pub trait Storage: Send + Sync + 'static {
 
     /// How far the state machine is, in memory.
     fn applied(&self) -> Applied;
+
+    /// A hash over what all applied entries did, with the applied index: members that applied as much have the same, or one of
+    /// them is damaged. `None` for a state machine that keeps none: its members are not compared.
+    fn state_hash(&self) -> Option<(LogIndex, u32)> {
+        None
+    }
+
+    /// What was found damaged, or cannot be read, in the state machine on this disk, in words: since then it refuses what needs
+    /// it. `None` while all is well, and again after [`Storage::save_snapshot`] has replaced it. The log is not meant. Cheap:
+    /// it is asked at every beat.
+    fn damage(&self) -> Option<String> {
+        None
+    }
 
     /// How far the state machine is on disk: where a restart begins to replay.
     fn durable_applied(&self) -> LogIndex;

@@ -46,6 +46,20 @@ pub enum PeerMessage {
         /// By member.
         held: Vec<(NodeId, LogIndex)>,
     },
+    /// A follower tells the leader the hashes of its state, see [`crate::Storage::state_hash`].
+    Hashes {
+        /// By applied index.
+        hashes: Vec<(LogIndex, u32)>,
+        /// Its state is damaged or another one than the majority's, and not replaced yet: it must not lead.
+        corrupt: bool,
+    },
+    /// A leader tells a member that its state differs from that of a majority.
+    Diverged {
+        /// An applied index at which it does.
+        index: LogIndex,
+        /// The majority's hash there.
+        hash: u32,
+    },
 }
 
 /// Why a forwarded membership change was not made.

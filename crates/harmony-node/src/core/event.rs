@@ -97,6 +97,18 @@ pub enum Event<T> {
         /// The index.
         index: LogIndex,
     },
+    /// The state machine has this hash, see [`harmony_types::Storage::state_hash`].
+    Hashed {
+        /// What is applied.
+        index: LogIndex,
+        /// The hash there.
+        hash: u32,
+    },
+    /// The state machine is damaged and takes no entries any more, until an [`ApplyJob::Install`] replaces it.
+    Damaged {
+        /// What is damaged.
+        reason: String,
+    },
     /// The snapshot of an [`ApplyJob::Install`] is in place.
     Installed {
         /// Its index.
@@ -112,6 +124,8 @@ pub struct Inbox<T> {
     pub(super) installed: Option<LogIndex>,
     pub(super) persisted: Option<u64>,
     pub(super) applied: Option<LogIndex>,
+    pub(super) hashes: Vec<(LogIndex, u32)>,
+    pub(super) damaged: Option<String>,
     pub(super) reports: Vec<Report>,
     pub(super) peers: Vec<(NodeId, PeerMessage)>,
     pub(super) snapshot: Option<(Message, Snapshot)>,
@@ -132,6 +146,8 @@ impl<T> Default for Inbox<T> {
             installed: None,
             persisted: None,
             applied: None,
+            hashes: Vec::new(),
+            damaged: None,
             reports: Vec::new(),
             peers: Vec::new(),
             snapshot: None,
@@ -191,6 +207,8 @@ impl<T> Inbox<T> {
             Event::SnapshotSent { peer, arrived } => self.reports.push(Report::SnapshotSent(peer, arrived)),
             Event::Persisted { number } => self.persisted = self.persisted.max(Some(number)),
             Event::Applied { index } => self.applied = self.applied.max(Some(index)),
+            Event::Hashed { index, hash } => self.hashes.push((index, hash)),
+            Event::Damaged { reason } => self.damaged = Some(reason),
             Event::Installed { index } => self.installed = Some(index),
             Event::Tick => self.tick = true,
         }
@@ -220,6 +238,8 @@ impl<T> Inbox<T> {
         self.installed = later.installed.or(self.installed);
         self.persisted = self.persisted.max(later.persisted);
         self.applied = self.applied.max(later.applied);
+        self.hashes.extend(later.hashes);
+        self.damaged = self.damaged.take().or(later.damaged);
         self.reports.extend(later.reports);
         let room = bounds::PEER_MESSAGES_WAITING_MAX.saturating_sub(self.peers.len());
         self.peers.extend(later.peers.into_iter().take(room));

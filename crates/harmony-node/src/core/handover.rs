@@ -123,9 +123,9 @@ impl<S: Storage> Core<S> {
         }
     }
 
-    /// The voter that is heard of and holds most of the log.
+    /// The voter that is heard of, and whose state is well as far as is known, that holds most of the log.
     pub(super) fn successor(&self) -> Option<NodeId> {
-        self.raft.successor(|id| self.is_heard(id))
+        self.raft.successor(|id| self.is_heard(id) && !self.hashes.is_corrupt(id))
     }
 
     /// Whether a peer said something within the last election timeout.

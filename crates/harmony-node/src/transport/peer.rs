@@ -315,6 +315,8 @@ fn approximate_bytes(message: &PeerMessage) -> usize {
             PeerMessage::Change { changes, .. } => changes.len() * OVERHEAD,
             PeerMessage::ChangeReply { .. } => 0,
             PeerMessage::Acknowledged { held } => held.len() * 16,
+            PeerMessage::Hashes { hashes, .. } => hashes.len() * 16,
+            PeerMessage::Diverged { .. } => 0,
         }
 }
 

@@ -66,7 +66,7 @@ pub(super) struct Hello {
 /// A frame of a connection for messages.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Envelope {
-    #[prost(oneof = "Content", tags = "1, 2, 3, 4, 5, 6, 15")]
+    #[prost(oneof = "Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
     pub(super) content: Option<Content>,
 }
 
@@ -85,6 +85,10 @@ pub(super) enum Content {
     ChangeReply(WireChangeReply),
     #[prost(message, tag = "6")]
     Acknowledged(WireAcknowledged),
+    #[prost(message, tag = "7")]
+    Hashes(WireHashes),
+    #[prost(message, tag = "8")]
+    Diverged(WireDiverged),
     /// Asks the other side's transport for an answer with the same number, on the same connection.
     #[prost(fixed64, tag = "15")]
     Ping(u64),
@@ -120,6 +124,24 @@ pub(super) struct WireAcknowledged {
     members: Vec<u64>,
     #[prost(uint64, repeated, tag = "2")]
     indexes: Vec<u64>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct WireHashes {
+    #[prost(uint64, repeated, tag = "1")]
+    indexes: Vec<u64>,
+    #[prost(fixed32, repeated, tag = "2")]
+    hashes: Vec<u32>,
+    #[prost(bool, tag = "3")]
+    corrupt: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct WireDiverged {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(fixed32, tag = "2")]
+    hash: u32,
 }
 
 /// The answer to a ping, the only frame that goes against a connection's direction.
@@ -282,6 +304,11 @@ pub(super) fn envelope(message: PeerMessage) -> Envelope {
                 members: held.iter().map(|(id, _)| id.get()).collect(),
                 indexes: held.iter().map(|(_, index)| index.0).collect(),
             }),
+            PeerMessage::Hashes { hashes, corrupt } => {
+                let (indexes, hashes) = hashes.into_iter().map(|(index, hash)| (index.0, hash)).unzip();
+                Content::Hashes(WireHashes { indexes, hashes, corrupt })
+            }
+            PeerMessage::Diverged { index, hash } => Content::Diverged(WireDiverged { index: index.0, hash }),
         }),
     }
 }
@@ -328,6 +355,16 @@ pub(super) fn decode(frame: Bytes) -> Result<Frame, String> {
                 .zip(indexes)
                 .map(|(id, index)| Ok((NodeId::new(id).ok_or("member 0 holds something")?, LogIndex(index))));
             PeerMessage::Acknowledged { held: held.collect::<Result<_, String>>()? }
+        }
+        Content::Hashes(WireHashes { indexes, hashes, corrupt }) => {
+            if indexes.len() != hashes.len() {
+                return Err(format!("{} indexes with {} hashes", indexes.len(), hashes.len()));
+            }
+            let hashes = indexes.into_iter().map(LogIndex).zip(hashes).collect();
+            PeerMessage::Hashes { hashes, corrupt }
+        }
+        Content::Diverged(WireDiverged { index, hash }) => {
+            PeerMessage::Diverged { index: LogIndex(index), hash }
         }
     };
     Ok(Frame::Message(message))

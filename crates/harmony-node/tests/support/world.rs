@@ -112,6 +112,7 @@ impl<T: std::fmt::Debug> ReplySink<T> for Client {
 pub struct One {
     pub core: Core<Replica>,
     pub storage: Arc<Replica>,
+    pub metrics: Arc<NodeMetrics>,
     /// What is to be synced.
     pub persist: Option<u64>,
     pub apply: VecDeque<ApplyJob<u64>>,
@@ -131,10 +132,21 @@ pub struct World {
     members: Membership,
     cut: BTreeSet<(u64, u64)>,
     boots: u64,
+    /// Members compare the hashes of their states.
+    hashes: bool,
 }
 
 impl World {
     pub fn new(members: &[Member]) -> Self {
+        Self::of(members, false)
+    }
+
+    /// One whose members compare the hashes of their states.
+    pub fn comparing(members: &[Member]) -> Self {
+        Self::of(members, true)
+    }
+
+    fn of(members: &[Member], hashes: bool) -> Self {
         let mut world = Self {
             nodes: BTreeMap::new(),
             messages: VecDeque::new(),
@@ -146,6 +158,7 @@ impl World {
             members: Membership::from_members(members.iter().cloned()),
             cut: BTreeSet::new(),
             boots: 0,
+            hashes,
         };
         for member in members {
             world.start(member.id.get());
@@ -157,16 +170,16 @@ impl World {
     pub fn start(&mut self, number: u64) {
         let wal = self.wals.entry(number).or_insert_with(MemoryWal::crashable).clone();
         let files = self.files.entry(number).or_insert_with(|| Arc::new(MemoryFileSystem::with_dir("/")));
-        let storage =
-            ApplicationStorage::open(Store::default(), wal, Arc::clone(files) as _, "/node").unwrap();
+        let store = if self.hashes { Store::hashing() } else { Store::default() };
+        let storage = ApplicationStorage::open(store, wal, Arc::clone(files) as _, "/node").unwrap();
         storage.bootstrap(&self.members).unwrap();
         let storage = Arc::new(storage);
         self.boots += 1;
         let config = NodeConfig::new(id(number), ClusterId(1));
         let metrics = Arc::new(NodeMetrics::default());
-        let core = Core::new(config, Arc::clone(&storage), self.boots, metrics).unwrap();
-        self.nodes
-            .insert(number, One { core, storage, persist: None, apply: VecDeque::new(), removed: false });
+        let core = Core::new(config, Arc::clone(&storage), self.boots, Arc::clone(&metrics)).unwrap();
+        let one = One { core, storage, metrics, persist: None, apply: VecDeque::new(), removed: false };
+        self.nodes.insert(number, one);
         self.turn(number, []);
     }
 
@@ -323,6 +336,10 @@ impl World {
 
     /// Delivers what is in the network now; what it causes waits.
     pub fn deliver(&mut self) -> bool {
+        self.deliver_messages() | self.deliver_snapshots()
+    }
+
+    pub fn deliver_messages(&mut self) -> bool {
         let mut any = false;
         for (from, to, message) in std::mem::take(&mut self.messages) {
             if self.nodes.contains_key(&to) && !self.cut.contains(&(from, to)) {
@@ -330,6 +347,11 @@ impl World {
                 self.turn(to, [Event::Peer { from: id(from), message }]);
             }
         }
+        any
+    }
+
+    fn deliver_snapshots(&mut self) -> bool {
+        let mut any = false;
         for (announcement, snapshot) in std::mem::take(&mut self.snapshots) {
             let (from, to) = (announcement.from.get(), announcement.to.get());
             let arrived = self.nodes.contains_key(&to) && !self.cut.contains(&(from, to));
@@ -340,6 +362,15 @@ impl World {
             self.turn(from, [Event::SnapshotSent { peer: id(to), arrived }]);
         }
         any
+    }
+
+    /// What is in the network now is lost.
+    pub fn lose(&mut self) {
+        self.messages.clear();
+        for (announcement, _) in std::mem::take(&mut self.snapshots) {
+            let peer = announcement.to;
+            self.turn(announcement.from.get(), [Event::SnapshotSent { peer, arrived: false }]);
+        }
     }
 
     /// Lets disks, state machines and the network run until nothing happens, and tells only the essential.
@@ -455,5 +486,7 @@ fn print(message: &PeerMessage) -> String {
             let held: Vec<String> = held.iter().map(|(id, index)| format!("n{id} {index}")).collect();
             format!("Acknowledged {}", held.join(", "))
         }
+        PeerMessage::Hashes { hashes, corrupt } => format!("Hashes {} corrupt {corrupt}", hashes.len()),
+        PeerMessage::Diverged { index, .. } => format!("Diverged {index}"),
     }
 }

@@ -29,9 +29,15 @@ impl Api {
         };
         let alarms = match action {
             AlarmAction::Get => {
-                self.linearize().await?;
+                // A member that serves nobody tells why all the same.
+                if !self.is_corrupt() {
+                    self.linearize().await?;
+                }
                 self.authorize(caller, || Needs::User(Vec::new())).await?;
-                let alarms = self.all_alarms();
+                let mut alarms = self.all_alarms();
+                for member in self.node.metrics().corrupt_members.get() {
+                    alarms.raise(Alarm::new(AlarmType::Corrupt, member.get()));
+                }
                 let is_asked = |alarm: &&Alarm| request.alarm == 0 || request.alarm == alarm.alarm;
                 alarms.iter().filter(is_asked).map(to_wire).collect()
             }
@@ -51,13 +57,30 @@ impl Api {
         Ok(pb::AlarmResponse { header: Some(self.header_now()), alarms })
     }
 
-    /// The alarms that commands raised, and this member's own while its disk is nearly full: that one clears by itself.
+    /// The alarms that commands raised, and this member's own, which clear by themselves: while its disk is nearly full, and
+    /// while its state is being replaced. A command would raise the latter for all, and stop the members that are well, too.
     pub(super) fn all_alarms(&self) -> Alarms {
         let mut alarms = self.storage.alarms();
         if self.node.metrics().disk_space.get() != 0 {
             alarms.raise(Alarm::new(AlarmType::NoSpace, self.member.get()));
         }
+        if self.is_corrupt() {
+            alarms.raise(Alarm::new(AlarmType::Corrupt, self.member.get()));
+        }
         alarms
+    }
+
+    /// This member's state differs from the others' and is being replaced.
+    pub(super) fn is_corrupt(&self) -> bool {
+        self.node.metrics().corrupt.get() != 0
+    }
+
+    /// Refuses a local read while this member's state is not the others'.
+    ///
+    /// # Errors
+    /// [`ApiError::CORRUPT`].
+    pub(super) fn check_state(&self) -> Result<(), ApiError> {
+        if self.is_corrupt() { Err(ApiError::CORRUPT) } else { Ok(()) }
     }
 
     /// Refuses a command for which the quota has no room.

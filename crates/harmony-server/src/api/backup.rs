@@ -34,6 +34,7 @@ impl Api {
     /// Starts a backup of what is applied on this member. It blocks nobody; a client that reads so slowly that the tree
     /// would have to keep too much for it is told so, and begins again.
     pub(crate) async fn snapshot(&self) -> Result<Blobs, ApiError> {
+        self.check_state()?;
         let place = self.backups.clone().try_acquire_owned().map_err(|_| ApiError::TOO_MANY_REQUESTS)?;
         let snapshot = self.blocking(|storage| storage.create_snapshot()).await??;
         let (sender, receiver) = mpsc::channel(BLOBS_AHEAD);

@@ -43,7 +43,7 @@ impl Api {
         match check {
             // Damage found by the node stops it, so that none is left to ask then.
             Check::DataCorruption => match self.node.failure() {
-                None if self.storage.alarms().any(AlarmType::Corrupt) => {
+                None if self.all_alarms().any(AlarmType::Corrupt) => {
                     Err("alarm activated: CORRUPT".to_owned())
                 }
                 None => Ok(()),

@@ -21,7 +21,9 @@ impl Api {
         let serializable = request.serializable;
         let range = convert::range(request);
         range.validate()?;
-        if !serializable {
+        if serializable {
+            self.check_state()?;
+        } else {
             if self.node.is_learner() {
                 return Err(ApiError::LEARNER);
             }
@@ -79,7 +81,9 @@ impl Api {
         let txn = convert::txn(request);
         validate::txn(&txn, &self.limits)?;
         let outcome = if txn.is_read_only() {
-            if !serializable {
+            if serializable {
+                self.check_state()?;
+            } else {
                 self.linearize().await?;
             }
             let command = CommandKind::Txn(txn.clone());

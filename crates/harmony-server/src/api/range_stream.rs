@@ -31,7 +31,9 @@ impl Api {
         let serializable = request.serializable;
         let range = convert::range(request);
         range.validate()?;
-        if !serializable {
+        if serializable {
+            self.check_state()?;
+        } else {
             self.linearize().await?;
         }
         let keys = range.range();

@@ -182,6 +182,7 @@ impl From<NodeError> for ApiError {
             NodeError::Timeout => Self::TIMEOUT,
             NodeError::Busy => Self::TOO_MANY_REQUESTS,
             NodeError::NoSpace => Self::NO_SPACE,
+            NodeError::Corrupt { .. } => Self::CORRUPT,
             NodeError::TooLarge { .. } => Self::TOO_LARGE,
             NodeError::Stopped => Self::STOPPED,
             NodeError::BadTransferee { .. } => Self::BAD_TRANSFEREE,

@@ -145,6 +145,16 @@ impl Collector for Server {
         let (space, waits) = (node.disk_space.get(), node.apply_waits.get());
         gauge(encoder, "harmony_disk_space", "Disk: 0 enough, 1 low: puts are refused, 2 out", space)?;
         gauge(encoder, "harmony_apply_waits", "1 while the state machine waits for room on the disk", waits)?;
+        let corrupt = node.corrupt.get();
+        gauge(encoder, "harmony_corrupt", "1 while this state differs from the majority's", corrupt)?;
+        counter(
+            encoder,
+            "harmony_repairs",
+            "Times that it was replaced because of that",
+            node.repairs.get(),
+        )?;
+        let undecided = node.hashes_undecided.get();
+        counter(encoder, "harmony_hashes_undecided", "Differing states without a majority", undecided)?;
         let refused = node.proposals_no_space.get();
         counter(
             encoder,

@@ -11,7 +11,34 @@ use redb::{BackendError, StorageBackend};
 use super::pages::{PageDamage, PagedFile};
 
 /// The first damage that a tree met: the one that stopped it.
-pub(super) type FirstDamage = Arc<OnceLock<PageDamage>>;
+pub(super) type FirstDamage = Arc<Met>;
+
+/// What stopped a tree's reads. redb refuses every read behind the first that failed, whatever the reason was.
+#[derive(Debug, Default)]
+pub(super) struct Met {
+    damage: OnceLock<PageDamage>,
+    refused: OnceLock<String>,
+}
+
+impl Met {
+    /// The damaged page.
+    pub(super) fn get(&self) -> Option<&PageDamage> {
+        self.damage.get()
+    }
+
+    /// What the system said to a read that it refused.
+    pub(super) fn refused(&self) -> Option<&str> {
+        self.refused.get().map(String::as_str)
+    }
+
+    fn note(&self, error: &io::Error) {
+        // Only the first one counts.
+        match PageDamage::of(error) {
+            Some(found) => drop(self.damage.set(found.clone())),
+            None => drop(self.refused.set(error.to_string())),
+        }
+    }
+}
 
 /// One open file, locked by whoever opened it.
 pub(super) struct FileBackend {
@@ -28,12 +55,7 @@ impl FileBackend {
 /// Reads, and remembers damage.
 pub(super) fn read(pages: &PagedFile, damage: &FirstDamage, offset: u64, out: &mut [u8]) -> io::Result<()> {
     give_way();
-    pages.read(offset, out).inspect_err(|error| {
-        if let Some(found) = PageDamage::of(error) {
-            // Only the first one counts.
-            let _ = damage.set(found.clone());
-        }
-    })
+    pages.read(offset, out).inspect_err(|error| damage.note(error))
 }
 
 impl fmt::Debug for FileBackend {

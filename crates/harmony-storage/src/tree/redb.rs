@@ -124,6 +124,13 @@ impl RedbTree {
         self.file.pages.abandon();
     }
 
+    /// What stopped its reads, in words.
+    pub(crate) fn damage(&self) -> Option<String> {
+        let TreeFile { damage, path, .. } = &self.file;
+        let met = damage.get().map(|page| page.to_error(path).to_string());
+        met.or_else(|| Some(format!("read {}: {}", path.display(), damage.refused()?)))
+    }
+
     /// Bytes of pages written since it was opened.
     pub(crate) fn written_bytes(&self) -> u64 {
         self.file.pages.written_bytes()

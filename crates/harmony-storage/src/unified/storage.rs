@@ -16,6 +16,7 @@ use crate::batch::Base;
 use crate::mvcc::compact;
 use crate::new_tree::NewTree;
 use crate::prefetch::Prefetched;
+use crate::reads::AppliedHash;
 use crate::room;
 use crate::snapshot::{read, write::SnapshotStream};
 use crate::tree::Durability;
@@ -93,7 +94,8 @@ impl Storage for UnifiedStorage {
         let mut rebuilds = self.rebuilds.lock();
         let _applying = self.applying();
         let applied = self.applied();
-        if snapshot.meta.index <= applied.index {
+        // One of the same index replaces a state that is not what it should be.
+        if snapshot.meta.index < applied.index {
             return Err(StorageError::InvalidIndex {
                 index: snapshot.meta.index,
                 reason: format!("the snapshot is older than what is applied, {}", applied.index),
@@ -202,6 +204,16 @@ impl Storage for UnifiedStorage {
 
     fn applied(&self) -> Applied {
         self.published().progress.applied
+    }
+
+    fn state_hash(&self) -> Option<(LogIndex, u32)> {
+        let AppliedHash { index, hash } = self.applied_hash();
+        Some((index, hash))
+    }
+
+    fn damage(&self) -> Option<String> {
+        let tree = self.tree.load();
+        tree.damage().or_else(|| self.verifier.damage_of(&tree))
     }
 
     fn durable_applied(&self) -> LogIndex {

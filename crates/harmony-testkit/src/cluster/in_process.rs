@@ -188,7 +188,11 @@ impl InProcessCluster {
         crate::agreement::check(self.running().map(|node| node as &dyn Client))
     }
 
-    fn start_node(&mut self, id: NodeId) -> Result<(), TestError> {
+    /// Opens the storage of a member that does not run, to be looked at or damaged by a test, which closes it.
+    ///
+    /// # Errors
+    /// There is no such member; the storage's.
+    pub fn open_storage(&self, id: NodeId) -> Result<UnifiedStorage, TestError> {
         let disk = self.disks.get(&id).ok_or_else(|| format!("no member {id}"))?.clone();
         let identity = Identity { cluster: self.cluster, node: Some(id) };
         let wal = WalConfig { identity, segment_bytes: 1 << 20, ..WalConfig::default() };
@@ -196,7 +200,11 @@ impl InProcessCluster {
         let (wal_dir, tree_dir) = (Path::new("/data/wal"), Path::new("/data/tree"));
         let fs: Arc<dyn harmony_types::FileSystem> = Arc::new(disk);
         let wal = Arc::new(harmony_wal::FileWal::open(Arc::clone(&fs), wal_dir, config.wal.clone())?);
-        let storage = Arc::new(UnifiedStorage::with_wal(fs, wal, tree_dir, config)?);
+        Ok(UnifiedStorage::with_wal(fs, wal, tree_dir, config)?)
+    }
+
+    fn start_node(&mut self, id: NodeId) -> Result<(), TestError> {
+        let storage = Arc::new(self.open_storage(id)?);
         storage.bootstrap(&self.membership)?;
         let transport = self.network.transport(id);
         let config = NodeConfig {

@@ -31,6 +31,15 @@ pub enum NodeError {
     /// The disk of the member that had to take it is full; nothing was proposed. Commands that add no data are taken for longer.
     #[error("no space left on the disk")]
     NoSpace,
+    /// This member's state is damaged, or differs from the others': it serves nobody until it has taken theirs. Nothing was
+    /// proposed; other members serve.
+    #[error(
+        "the state of member {id} is damaged or differs from the others', and is being replaced by theirs: ask another member"
+    )]
+    Corrupt {
+        /// This member.
+        id: NodeId,
+    },
     /// A command over the limit; nothing was proposed.
     #[error("request of {bytes} bytes is over the limit of {limit}")]
     TooLarge {
@@ -103,6 +112,7 @@ impl NodeError {
             | Self::NotLeader { .. }
             | Self::Busy
             | Self::NoSpace
+            | Self::Corrupt { .. }
             | Self::TooLarge { .. }
             | Self::Membership(_)
             | Self::BadTransferee { .. }

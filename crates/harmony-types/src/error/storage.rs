@@ -138,6 +138,16 @@ pub enum StorageError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// Applying panicked: a bug that this state, or this machine, brought to light. The node stops.
+    #[error("applying the entries {first} to {last} panicked: {reason}")]
+    ApplyPanicked {
+        /// The first of the entries that were applied together.
+        first: LogIndex,
+        /// The last.
+        last: LogIndex,
+        /// What the panic said.
+        reason: String,
+    },
     /// The disk may have no room for what the tree has to write. Nothing was changed: what was applied stays in memory and in
     /// the log, and the same call succeeds once there is room.
     #[error(
@@ -163,6 +173,12 @@ impl StorageError {
     #[must_use]
     pub const fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull { .. } | Self::Wal(WalError::DiskFull { .. } | WalError::Full { .. }))
+    }
+
+    /// True for bytes that are not those that were written: other members have them still.
+    #[must_use]
+    pub const fn is_damage(&self) -> bool {
+        matches!(self, Self::CrcMismatch { .. } | Self::CorruptRecord { .. })
     }
 
     /// An [`StorageError::Io`] in the making, for `map_err`. Takes a copy of `path` only when there is an error.

@@ -70,6 +70,10 @@ fn every_message_survives_the_wire() {
     check_round_trip(PeerMessage::Acknowledged {
         held: vec![(id(1), LogIndex(4)), (id(2), LogIndex(1 << 40))],
     });
+    let hashes = vec![(LogIndex(4), u32::MAX), (LogIndex(1 << 40), 0)];
+    check_round_trip(PeerMessage::Hashes { hashes, corrupt: false });
+    check_round_trip(PeerMessage::Hashes { hashes: Vec::new(), corrupt: true });
+    check_round_trip(PeerMessage::Diverged { index: LogIndex(9), hash: 7 });
     check_round_trip(PeerMessage::Propose { request: 7, data: Bytes::from_static(b"x") });
     let forwarded = Forwarded { index: LogIndex(9), outcome: Bytes::from_static(b"y") };
     check_round_trip(PeerMessage::ProposeReply { request: 7, result: Ok(forwarded) });
