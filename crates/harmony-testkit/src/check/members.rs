@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use harmony_types::{LogIndex, NodeId, Revision, Term};
+use harmony_types::{LogIndex, Revision, Term};
 
 use super::Violation;
 use crate::history::observation::{CommittedEntry, Observation};
@@ -125,6 +125,8 @@ fn violation(property: &'static str, reason: impl Into<String>, seen: &[&Observa
 
 #[cfg(test)]
 mod tests {
+    use harmony_types::NodeId;
+
     use super::*;
     use crate::history::Moment;
 
