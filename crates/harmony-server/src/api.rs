@@ -64,6 +64,8 @@ impl Limits {
 pub(crate) struct Beside {
     pub(crate) watches: Watches,
     pub(crate) leases: KeptLeases,
+    /// Other members can reach this one.
+    pub(crate) hears_peers: bool,
 }
 
 /// The etcd API over one node and its storage. Runs on the network thread.
@@ -76,6 +78,7 @@ pub(crate) struct Api {
     pub(crate) auth: Authenticator,
     pub(crate) watches: Watches,
     pub(crate) leases: KeptLeases,
+    hears_peers: bool,
     outcomes: Arc<Replies<Outcome>>,
     changes: Arc<Replies<Membership>>,
     reads: Arc<Reads>,
@@ -95,7 +98,7 @@ impl Api {
         auth: Authenticator,
         beside: Beside,
     ) -> Self {
-        let Beside { watches, leases } = beside;
+        let Beside { watches, leases, hears_peers } = beside;
         let reads = Reads::new(node.clone(), limits.timeout);
         Self {
             node,
@@ -106,6 +109,7 @@ impl Api {
             auth,
             watches,
             leases,
+            hears_peers,
             outcomes: Replies::new(),
             changes: Replies::new(),
             reads,

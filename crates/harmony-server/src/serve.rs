@@ -182,9 +182,12 @@ impl Server {
         let ids = place.ids;
         let auth = Authenticator::new(&config.auth, ids.cluster, Arc::new(clock))?;
         let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
-        if storage.membership() == Membership::default() {
+        let held = storage.membership();
+        if held == Membership::default() {
             let first = place.first_members(config, &clock)?;
             storage.bootstrap(&first).map_err(|source| refusal::of(data_dir.path(), source))?;
+        } else {
+            join::check_directory(config, &held)?;
         }
         let (node, transport) = start_node(config, ids, &data_dir, &storage, clock)?;
 
@@ -202,7 +205,7 @@ impl Server {
                 return Err(error);
             }
         };
-        let beside = Beside { watches, leases };
+        let beside = Beside { watches, leases, hears_peers: !config.listen_peer.is_empty() };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, beside));
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&transport), Arc::clone(&counters)));
@@ -312,7 +315,7 @@ impl Drop for Server {
 }
 
 /// Who this is.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Ids {
     cluster: ClusterId,
     member: NodeId,

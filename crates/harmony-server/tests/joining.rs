@@ -1,96 +1,22 @@
 //! Members that are added to a running cluster, vote, are removed, and come back: on real processes.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod joiner;
 mod kit;
 mod process;
 mod program;
 
-use std::net::TcpListener;
-use std::path::Path;
-
 use harmony_server::proto::etcdserverpb as pb;
+use harmony_testkit::Client;
 use harmony_testkit::wait::{PATIENCE, until};
-use harmony_testkit::{Client, ProcessCluster};
 use harmony_types::TestCluster;
+use joiner::{does_not_start, flags, members, start};
 use kit::GrpcClient;
-use process::{Running, check_end, harmony};
-use program::{HARMONY, Said, run};
+use kit::members::{add, client, free_url, list, promote, refused, remove, votes, wait_for};
+use process::Running;
+use program::{HARMONY, run};
 use rustix::process::Signal;
-use tonic::{Code, Status};
-
-fn client(cluster: &ProcessCluster) -> GrpcClient {
-    GrpcClient::new(&cluster.running().next().unwrap().endpoint()).unwrap()
-}
-
-fn list(client: &GrpcClient) -> Vec<pb::Member> {
-    let request = pb::MemberListRequest { linearizable: true };
-    let answer = client.cluster(async |cluster| cluster.member_list(request).await).unwrap();
-    assert_eq!(answer.header.unwrap().revision, 0);
-    answer.members
-}
-
-fn add(client: &GrpcClient, urls: &[&str], is_learner: bool) -> Result<pb::MemberAddResponse, Status> {
-    let peer_ur_ls = urls.iter().map(ToString::to_string).collect();
-    let request = pb::MemberAddRequest { peer_ur_ls, is_learner };
-    client.cluster(async |cluster| cluster.member_add(request).await)
-}
-
-fn remove(client: &GrpcClient, id: u64) -> Result<pb::MemberRemoveResponse, Status> {
-    client.cluster(async |cluster| cluster.member_remove(pb::MemberRemoveRequest { id }).await)
-}
-
-fn promote(client: &GrpcClient, id: u64) -> Result<pb::MemberPromoteResponse, Status> {
-    client.cluster(async |cluster| cluster.member_promote(pb::MemberPromoteRequest { id }).await)
-}
-
-#[track_caller]
-fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, message: &str) {
-    let status = answer.unwrap_err();
-    assert_eq!((status.code(), status.message()), (code, format!("etcdserver: {message}").as_str()));
-}
-
-/// A URL that nobody listens on just now.
-fn free_url() -> String {
-    format!("http://{}", TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap())
-}
-
-fn members(cluster: &ProcessCluster, args: &[&str]) -> Said {
-    let endpoint = format!("--endpoints={}", cluster.running().last().unwrap().endpoint());
-    run(HARMONY, [&[endpoint.as_str(), "members"][..], args].concat(), "")
-}
-
-/// The flags for `harmony serve` that the lines behind `members add` are the environment of.
-fn flags(said: &Said) -> Vec<String> {
-    let lines = said.succeeds().lines().filter_map(|line| line.strip_prefix("HARMONY_")?.split_once('='));
-    lines
-        .flat_map(|(name, value)| {
-            [format!("--{}", name.to_lowercase().replace('_', "-")), value.trim_matches('"').to_owned()]
-        })
-        .collect()
-}
-
-fn start(dir: &Path, flags: &[String]) -> Running {
-    Running::start(dir, &flags.iter().map(String::as_str).collect::<Vec<_>>())
-}
-
-#[track_caller]
-fn does_not_start(dir: &Path, flags: &[String], parts: &[&str]) {
-    let mut command = harmony(dir, &["--listen-client-urls", "http://127.0.0.1:0"]);
-    check_end(&command.args(flags).output().unwrap(), 1, parts);
-}
-
-fn wait_for(client: &GrpcClient, what: &str, is_so: impl Fn(&[pb::Member]) -> bool) -> Vec<pb::Member> {
-    until(what, PATIENCE, || {
-        let members = list(client);
-        if is_so(&members) { Ok(members) } else { Err(format!("{members:?}").into()) }
-    })
-    .unwrap()
-}
-
-/// A member with this name votes.
-fn votes(members: &[pb::Member], name: &str) -> bool {
-    members.iter().any(|member| member.name == name && !member.is_learner)
-}
+use tonic::Code;
 
 #[test]
 fn a_member_joins_votes_is_removed_and_comes_back_under_a_new_id() {

@@ -36,6 +36,7 @@ pub mod wait;
 
 pub use client::{Client, NodeStatus};
 pub use cluster::in_process::{InProcessCluster, InProcessNode};
-pub use cluster::processes::{ProcessCluster, ProcessConfig, ProcessNode};
+pub use cluster::processes::{ProcessCluster, ProcessConfig, ProcessNode, Reserved};
 pub use harmony_types::testing::TestError;
 pub use ledger::Ledger;
+pub use proxy::Storm;

@@ -1,4 +1,4 @@
-//! A network that can be cut, stand still, and change bytes: every member is reached through a proxy of its own, which learns from
+//! A network that can be cut, stand still, lose, delay, and change bytes: every member is reached through a proxy of its own, which learns from
 //! the first bytes of a connection (the peers' handshake) who is calling and passes it on or not.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,9 +6,13 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::Duration;
 
 use harmony_node::transport::read_caller;
 use harmony_types::NodeId;
+use harmony_types::fake::seed::SeededRng;
+
+use crate::wait::pause;
 
 /// Bytes copied at once.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -21,12 +25,26 @@ pub struct Links {
     released: Arc<Condvar>,
 }
 
+/// A bad link: what TCP makes of loss, delay and reordering. Bytes of one connection keep their order; those of an old connection
+/// may arrive behind those of the one that replaced it.
+#[derive(Debug)]
+pub struct Storm {
+    /// Of a hundred pieces, how many end their connection instead of arriving.
+    pub lost_percent: u64,
+    /// Longest time that a piece, and all behind it, is late.
+    pub delay_max: Duration,
+    /// What chance is drawn from.
+    pub rng: SeededRng,
+}
+
 #[derive(Default)]
 struct LinksState {
     cut: BTreeSet<(NodeId, NodeId)>,
     held: BTreeSet<(NodeId, NodeId)>,
     flipping: BTreeSet<(NodeId, NodeId)>,
     passed: BTreeMap<(NodeId, NodeId), u64>,
+    storms: BTreeMap<(NodeId, NodeId), Storm>,
+    lost: usize,
     open: Vec<Connection>,
 }
 
@@ -92,8 +110,43 @@ impl Links {
         self.lock().passed.get(&(from, to)).copied().unwrap_or(0)
     }
 
-    /// Does to bytes on their way what the link does.
-    fn pass(&self, link: (NodeId, NodeId), bytes: &mut [u8]) {
+    /// Makes the link bad, one way.
+    pub fn disturb(&self, from: NodeId, to: NodeId, storm: Storm) {
+        self.lock().storms.insert((from, to), storm);
+    }
+
+    /// Ends all storms. What is late still arrives late.
+    pub fn calm(&self) {
+        self.lock().storms.clear();
+    }
+
+    /// How many connections storms have ended.
+    #[must_use]
+    pub fn lost(&self) -> usize {
+        self.lock().lost
+    }
+
+    /// What the link's storm does to the next piece: it is lost (`None`), or late.
+    fn weather(&self, link: (NodeId, NodeId)) -> Option<Duration> {
+        let mut state = self.lock();
+        let Some(storm) = state.storms.get_mut(&link) else { return Some(Duration::ZERO) };
+        if storm.rng.chance(storm.lost_percent, 100) {
+            state.lost += 1;
+            return None;
+        }
+        // Most pieces are only a little late: were all of them by half of the most, nobody would be heard at all.
+        let longest = storm.delay_max.as_micros() as u64;
+        let longest = if storm.rng.chance(1, 20) { longest } else { longest / 100 };
+        Some(Duration::from_micros(storm.rng.below(longest + 1)))
+    }
+
+    /// Does to bytes on their way what the link does. False: they are lost, and the connection with them.
+    fn pass(&self, link: (NodeId, NodeId), bytes: &mut [u8]) -> bool {
+        match self.weather(link) {
+            None => return false,
+            Some(Duration::ZERO) => {}
+            Some(late) => pause(late),
+        }
         let mut state = self.lock();
         while state.held.contains(&link) {
             state = self.released.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -103,6 +156,7 @@ impl Links {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }
+        true
     }
 
     /// Takes a connection in unless its link is cut.
@@ -175,8 +229,7 @@ fn copy_until_end(mut from: TcpStream, mut to: TcpStream, links: &Links, link: (
     let mut buffer = vec![0; CHUNK_BYTES];
     while let Ok(read @ 1..) = from.read(&mut buffer) {
         let bytes = &mut buffer[..read];
-        links.pass(link, bytes);
-        if to.write_all(bytes).is_err() {
+        if !links.pass(link, bytes) || to.write_all(bytes).is_err() {
             break;
         }
     }

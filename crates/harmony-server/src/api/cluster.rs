@@ -37,6 +37,9 @@ impl Api {
         request: pb::MemberAddRequest,
     ) -> Result<pb::MemberAddResponse, ApiError> {
         let peer_urls = peer_urls(&request.peer_ur_ls)?;
+        if !self.hears_peers {
+            return Err(ApiError::NO_PEERS_HEARD);
+        }
         let membership = self.storage.membership();
         let is_used = |id: &NodeId| membership.members.contains_key(id) || membership.removed.contains(id);
         // The same URLs again within a second need an id of their own.

@@ -119,6 +119,11 @@ impl ApiError {
     pub const PASSWORD_TOO_LONG: Self = Self::new(Code::Unknown, "bcrypt: password length exceeds 72 bytes");
     /// Peer URLs that are none.
     pub const BAD_MEMBER_URLS: Self = Self::invalid_argument("etcdserver: given member URLs are invalid");
+    /// Nobody could join: who joins asks first who is there, and is then sent the log.
+    pub const NO_PEERS_HEARD: Self = Self::failed_precondition(
+        "etcdserver: this member does not listen for peers: restart it with --listen-peer-urls and tell where it is \
+         reached with `harmony members update`, then add the member",
+    );
     /// A member without a vote answers for itself only.
     pub const LEARNER: Self = Self::failed_precondition("etcdserver: rpc not supported for learner");
     /// Too few members would be left that are there.

@@ -1,6 +1,8 @@
 //! Who a member is, and who it begins with: named by the flags of a new cluster, told by a running one, or known from the
 //! data directory.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use harmony_node::{Roster, ask_roster, member_id};
@@ -78,6 +80,38 @@ pub enum JoinError {
         /// What it told the cluster.
         name: String,
     },
+    /// The directory is of another cluster than the flags speak of.
+    #[error(
+        "data directory {path} belongs to another cluster: its members are at {known}, and --initial-cluster names none of \
+         them, only {named}; choose another --data-dir, or name the members of the cluster that the directory belongs to"
+    )]
+    OtherCluster {
+        /// The data directory.
+        path: PathBuf,
+        /// Its members' URLs.
+        known: String,
+        /// The flags' URLs.
+        named: String,
+    },
+    /// The directory was begun for a member that is not the one the cluster expects now.
+    #[error(
+        "data directory {path} was begun for member {begun} of cluster {begun_cluster}, but cluster {cluster} expects \
+         member {member} at {urls}: the directory holds no data yet, so remove it, or choose another --data-dir"
+    )]
+    Begun {
+        /// The data directory.
+        path: PathBuf,
+        /// Whose it is.
+        begun: NodeId,
+        /// Of which cluster.
+        begun_cluster: String,
+        /// The running cluster.
+        cluster: String,
+        /// Whom it expects.
+        member: NodeId,
+        /// Where.
+        urls: String,
+    },
 }
 
 /// A member's place in its cluster.
@@ -114,8 +148,22 @@ impl Place {
     pub(super) fn first_members(self, config: &Config, clock: &dyn Clock) -> Result<Membership, JoinError> {
         match self.told {
             None if !config.existing => Ok(first_members(config)),
-            None => Self::ask(config, clock).map(|place| place.told.unwrap_or_default()),
             Some(told) => Ok(told),
+            None => {
+                let place = Self::ask(config, clock)?;
+                if place.ids == self.ids {
+                    return Ok(place.told.unwrap_or_default());
+                }
+                // It was removed meanwhile, and perhaps added again, or the directory is of another cluster.
+                Err(JoinError::Begun {
+                    path: config.data_dir.clone(),
+                    begun: self.ids.member,
+                    begun_cluster: self.ids.cluster.to_string(),
+                    cluster: place.ids.cluster.to_string(),
+                    member: place.ids.member,
+                    urls: strings(&config.own().peer_urls).join(","),
+                })
+            }
         }
     }
 
@@ -150,6 +198,25 @@ impl Place {
         }
         Err(last)
     }
+}
+
+/// Refuses the directory of a cluster of which the flags name nobody. Members move and are replaced, so one URL that both know is
+/// enough; flags of a new cluster are its identity, and need no such look.
+///
+/// # Errors
+/// [`JoinError::OtherCluster`].
+pub(super) fn check_directory(config: &Config, held: &Membership) -> Result<(), JoinError> {
+    let known: BTreeSet<&String> = held.members.values().flat_map(|member| &member.peer_urls).collect();
+    let named: Vec<String> = config.cluster.iter().flat_map(|member| strings(&member.peer_urls)).collect();
+    if !config.existing || named.iter().any(|url| known.contains(url)) {
+        return Ok(());
+    }
+    let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
+    Err(JoinError::OtherCluster {
+        path: config.data_dir.clone(),
+        known: known.join(", "),
+        named: named.join(", "),
+    })
 }
 
 /// This member's place among those of a running cluster.

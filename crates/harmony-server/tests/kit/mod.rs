@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "every test uses a part of it")]
 
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on should say where")]
+pub(crate) mod members;
 pub(crate) mod retrying;
 
 use std::sync::{Arc, OnceLock};
@@ -44,6 +46,11 @@ impl GrpcClient {
             .connect_lazy();
         drop(guard);
         Ok(Self { runtime, channel, token: Arc::default() })
+    }
+
+    /// Any service: calls that the others here do not have.
+    pub(crate) fn run<T>(&self, call: impl AsyncFnOnce(Channel) -> T) -> T {
+        self.runtime.block_on(call(self.channel.clone()))
     }
 
     /// The KV service, for calls that the [`Client`] trait does not have.

@@ -29,12 +29,19 @@ pub struct ProcessConfig {
     pub extra_args: Vec<String>,
     /// Token that the ids are derived from.
     pub token: String,
+    /// Environment of every member.
+    pub env: Vec<(String, String)>,
 }
 
 impl ProcessConfig {
     /// Starts `binary` with election times that suit a test.
     pub fn new(binary: impl Into<PathBuf>) -> Self {
-        Self { binary: binary.into(), extra_args: Vec::new(), token: "test-cluster".to_owned() }
+        Self {
+            binary: binary.into(),
+            extra_args: Vec::new(),
+            token: "test-cluster".to_owned(),
+            env: Vec::new(),
+        }
     }
 }
 
@@ -45,6 +52,9 @@ pub struct ProcessNode {
     directory: PathBuf,
     client_address: SocketAddr,
     peer_listen: SocketAddr,
+    peer_url: String,
+    /// Its flags about who belongs to the cluster.
+    cluster_args: Vec<String>,
     process: Option<Child>,
     client: Box<dyn Client>,
 }
@@ -86,6 +96,12 @@ impl ProcessNode {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
+    /// Its peer URL, as the cluster knows it.
+    #[must_use]
+    pub fn peer_url(&self) -> &str {
+        &self.peer_url
+    }
+
     fn signal(&self, signal: Signal) -> Result<(), TestError> {
         let pid = self.process.as_ref().map(Pid::from_child).ok_or("the member does not run")?;
         Ok(kill_process(pid, signal)?)
@@ -118,13 +134,27 @@ impl TestNode for ProcessNode {
     }
 }
 
+/// Addresses for a member that is to be added to a running cluster.
+pub struct Reserved {
+    name: String,
+    url: String,
+    proxy: TcpListener,
+}
+
+impl Reserved {
+    /// The peer URL that the cluster is to be told.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
 /// A cluster of processes in a temporary directory. Dropping it kills them all.
 pub struct ProcessCluster {
     config: ProcessConfig,
     connect: Connect,
     root: TempDir,
     links: Links,
-    initial_cluster: String,
     nodes: BTreeMap<NodeId, ProcessNode>,
 }
 
@@ -142,7 +172,6 @@ impl ProcessCluster {
             connect: Arc::new(connect),
             root: TempDir::with_prefix("harmony-cluster-")?,
             links: Links::default(),
-            initial_cluster: String::new(),
             nodes: BTreeMap::new(),
         })
     }
@@ -254,6 +283,71 @@ impl ProcessCluster {
         }
     }
 
+    /// Takes an address for a member that the cluster does not know yet.
+    ///
+    /// # Errors
+    /// No port is free.
+    pub fn reserve(&self, name: &str) -> Result<Reserved, TestError> {
+        let proxy = TcpListener::bind("127.0.0.1:0")?;
+        let url = format!("http://{}", proxy.local_addr()?);
+        Ok(Reserved { name: name.to_owned(), url, proxy })
+    }
+
+    /// Makes a member of what was reserved, not started yet: the cluster was told its URL, and gave it this id.
+    ///
+    /// # Errors
+    /// No port is free; no directory.
+    pub fn adopt(&mut self, reserved: Reserved, id: NodeId) -> Result<(), TestError> {
+        let Reserved { name, url, proxy } = reserved;
+        let known = self.nodes.values().map(|node| (node.name.clone(), node.peer_url().to_owned()));
+        let mut members: Vec<(String, String)> = known.collect();
+        members.push((name.clone(), url));
+        let node = self.new_node(&name, id, proxy, &members, "existing")?;
+        self.nodes.insert(id, node);
+        Ok(())
+    }
+
+    /// Forgets a member that does not run and was removed: it counts no more.
+    pub fn forget(&mut self, id: NodeId) -> Option<ProcessNode> {
+        self.nodes.remove(&id)
+    }
+
+    /// A member of its own directory behind its proxy, which does not run yet.
+    fn new_node(
+        &self,
+        name: &str,
+        id: NodeId,
+        proxy: TcpListener,
+        members: &[(String, String)],
+        state: &str,
+    ) -> Result<ProcessNode, TestError> {
+        let (peer_listen, client_address) = (free_address()?, free_address()?);
+        let url = format!("http://{}", proxy.local_addr()?);
+        Proxy::start(proxy, id, peer_listen, self.links.clone())?;
+        let directory = self.root.path().join(name);
+        fs::create_dir(&directory)?;
+        let named: Vec<String> = members.iter().map(|(name, url)| format!("{name}={url}")).collect();
+        let cluster_args = [
+            "--initial-advertise-peer-urls",
+            &url,
+            "--initial-cluster",
+            &named.join(","),
+            "--initial-cluster-state",
+            state,
+        ];
+        Ok(ProcessNode {
+            id,
+            name: name.to_owned(),
+            directory,
+            client_address,
+            peer_listen,
+            peer_url: url.clone(),
+            cluster_args: cluster_args.map(str::to_owned).to_vec(),
+            process: None,
+            client: (self.connect)(&client_address.to_string())?,
+        })
+    }
+
     fn node_mut(&mut self, id: NodeId) -> Result<&mut ProcessNode, TestError> {
         self.nodes.get_mut(&id).ok_or_else(|| format!("no member {id}").into())
     }
@@ -267,12 +361,12 @@ impl ProcessCluster {
     /// # Errors
     /// It runs already, or the program cannot be started.
     pub fn spawn_node(&mut self, id: NodeId) -> Result<(), TestError> {
-        let (config, initial_cluster) = (self.config.clone(), self.initial_cluster.clone());
+        let config = self.config.clone();
         let node = self.node_mut(id)?;
         if node.process.is_some() {
             return Err(format!("member {id} runs already").into());
         }
-        node.process = Some(spawn(&config, node, &node.data_dir(), &initial_cluster)?);
+        node.process = Some(spawn(&config, node, &node.data_dir())?);
         Ok(())
     }
 
@@ -283,13 +377,12 @@ impl ProcessCluster {
     /// As [`ProcessCluster::spawn_node`].
     pub fn spawn_stranger(&mut self, id: NodeId, token: &str) -> Result<(), TestError> {
         let config = ProcessConfig { token: token.to_owned(), ..self.config.clone() };
-        let initial_cluster = self.initial_cluster.clone();
         let node = self.node_mut(id)?;
         if node.process.is_some() {
             return Err(format!("member {id} runs already").into());
         }
         let data_dir = node.directory.join("stranger");
-        node.process = Some(spawn(&config, node, &data_dir, &initial_cluster)?);
+        node.process = Some(spawn(&config, node, &data_dir)?);
         Ok(())
     }
 
@@ -315,30 +408,14 @@ impl TestCluster for ProcessCluster {
     type Node = ProcessNode;
 
     fn start(&mut self, node_count: usize) -> Result<(), TestError> {
-        let mut listeners = Vec::new();
-        for number in 1..=node_count {
-            // The proxy's port stays taken, the other two are free until the member binds them.
-            listeners.push((
-                format!("n{number}"),
-                TcpListener::bind("127.0.0.1:0")?,
-                free_address()?,
-                free_address()?,
-            ));
-        }
-        let urls: Vec<(String, String)> = listeners
-            .iter()
-            .map(|(name, proxy, ..)| Ok((name.clone(), format!("http://{}", proxy.local_addr()?))))
-            .collect::<Result<_, TestError>>()?;
-        let named: Vec<String> = urls.iter().map(|(name, url)| format!("{name}={url}")).collect();
-        self.initial_cluster = named.join(",");
-        for ((name, listener, peer_listen, client_address), (_, url)) in listeners.into_iter().zip(urls) {
+        // The proxies' ports stay taken; the others are free until the members bind them.
+        let names = (1..=node_count).map(|number| format!("n{number}"));
+        let reserved: Vec<Reserved> = names.map(|name| self.reserve(&name)).collect::<Result<_, _>>()?;
+        let members: Vec<(String, String)> =
+            reserved.iter().map(|one| (one.name.clone(), one.url.clone())).collect();
+        for Reserved { name, url, proxy } in reserved {
             let id = harmony_node::member_id(&[url], &self.config.token);
-            Proxy::start(listener, id, peer_listen, self.links.clone())?;
-            let directory = self.root.path().join(&name);
-            fs::create_dir(&directory)?;
-            let client = (self.connect)(&client_address.to_string())?;
-            let node =
-                ProcessNode { id, name, directory, client_address, peer_listen, process: None, client };
+            let node = self.new_node(&name, id, proxy, &members, "new")?;
             self.nodes.insert(id, node);
         }
         for id in self.node_ids() {
@@ -412,17 +489,8 @@ fn free_address() -> Result<SocketAddr, TestError> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-fn spawn(
-    config: &ProcessConfig,
-    node: &ProcessNode,
-    data_dir: &Path,
-    initial_cluster: &str,
-) -> Result<Child, TestError> {
+fn spawn(config: &ProcessConfig, node: &ProcessNode, data_dir: &Path) -> Result<Child, TestError> {
     let log = File::options().create(true).append(true).open(node.directory.join("log"))?;
-    let advertised = initial_cluster
-        .split(',')
-        .find_map(|member| member.strip_prefix(&format!("{}=", node.name)))
-        .ok_or("the member is not in the initial cluster")?;
     let client_url = format!("http://{}", node.client_address);
     let mut command = Command::new(&config.binary);
     command
@@ -432,9 +500,10 @@ fn spawn(
         .arg(data_dir)
         .args(["--listen-client-urls", &client_url, "--advertise-client-urls", &client_url])
         .args(["--listen-peer-urls", &format!("http://{}", node.peer_listen)])
-        .args(["--initial-advertise-peer-urls", advertised])
-        .args(["--initial-cluster", initial_cluster, "--initial-cluster-token", &config.token])
+        .args(&node.cluster_args)
+        .args(["--initial-cluster-token", &config.token])
         .args(&config.extra_args)
+        .envs(config.env.iter().cloned())
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
