@@ -2,7 +2,7 @@
 
 mod auth;
 mod options;
-pub(crate) mod peer_tls;
+pub(crate) mod tls;
 mod url;
 
 use std::collections::BTreeMap;
@@ -76,6 +76,12 @@ pub struct Config {
     pub log_hold_bytes_max: u64,
     /// Bytes a second of a snapshot that is sent to a member; 0: no limit.
     pub snapshot_bytes_per_second: u64,
+    /// Where to serve health and metrics alone.
+    pub listen_metrics: Vec<Url>,
+    /// Where to serve HTTP without gRPC; when it is not empty, `listen_client` serves gRPC alone.
+    pub listen_client_http: Vec<Url>,
+    /// TLS for clients.
+    pub client_tls: Option<TlsConfig>,
     /// TLS between members.
     pub peer_tls: Option<TlsConfig>,
     /// Size of one file of the log, bytes.
@@ -88,6 +94,8 @@ pub struct Config {
     pub log_level: tracing::Level,
     /// How to log it.
     pub log_format: LogFormat,
+    /// What an operator should know of these options, for the log.
+    pub notices: Vec<String>,
 }
 
 impl Config {
@@ -141,19 +149,12 @@ impl Config {
         let (heartbeat_interval_ms, election_timeout_ms) =
             check.times(options.heartbeat_interval, options.election_timeout);
         let peer_urls: Vec<&Url> = cluster.iter().flat_map(|member| &member.peer_urls).collect();
-        let peer_tls = peer_tls::of(&mut check, &options, &listen_peer, &peer_urls);
-        for (flag, urls) in
-            [("listen-client-urls", &listen_client), ("advertise-client-urls", &advertise_client)]
-        {
-            // One that was not given repeats the other.
-            let given = flag == "listen-client-urls" || options.advertise_client_urls.is_some();
-            for url in urls.iter().filter(|url| url.is_tls() && given) {
-                check.mistake(
-                    flag,
-                    format!("{url} needs TLS for clients, which this release does not have yet: use http://"),
-                );
-            }
-        }
+        let listen_metrics = check.more_urls("listen-metrics-urls", options.listen_metrics_urls.as_deref());
+        let listen_client_http =
+            check.more_urls("listen-client-http-urls", options.listen_client_http_urls.as_deref());
+        let peer_tls = tls::peers(&mut check, &options, &listen_peer, &peer_urls);
+        let for_clients = [&listen_client[..], &listen_client_http, &listen_metrics].concat();
+        let client_tls = tls::clients(&mut check, &options, &for_clients);
         let config = Self {
             name,
             data_dir: options.data_dir.unwrap_or_else(|| "harmony.data".into()),
@@ -184,6 +185,9 @@ impl Config {
             log_keep_bytes: options.snapshot_catchup_bytes.unwrap_or(limits::LOG_KEEP_BYTES),
             log_hold_bytes_max: options.snapshot_hold_bytes.unwrap_or(limits::LOG_HOLD_BYTES_MAX),
             snapshot_bytes_per_second: options.snapshot_send_rate.unwrap_or(0),
+            listen_metrics,
+            listen_client_http,
+            client_tls,
             peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
             auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
@@ -191,6 +195,7 @@ impl Config {
                 .watch_progress_interval(options.watch_progress_notify_interval.as_deref()),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
+            notices: check.notices,
         };
         ConfigError::check(check.mistakes)?;
         Ok(config)
@@ -249,11 +254,24 @@ fn join(urls: &[Url]) -> String {
 #[derive(Default)]
 struct Check {
     mistakes: Vec<String>,
+    notices: Vec<String>,
 }
 
 impl Check {
     fn mistake(&mut self, flag: &str, text: String) {
         self.mistakes.push(format!("--{flag} {text}"));
+    }
+
+    fn notice(&mut self, text: String) {
+        self.notices.push(text);
+    }
+
+    /// URLs that need not be there.
+    fn more_urls(&mut self, flag: &str, given: Option<&str>) -> Vec<Url> {
+        match given {
+            None | Some("") => Vec::new(),
+            given => self.urls(flag, given, ""),
+        }
     }
 
     fn urls(&mut self, flag: &str, given: Option<&str>, default: &str) -> Vec<Url> {

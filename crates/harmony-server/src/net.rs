@@ -3,6 +3,7 @@
 //! first answer is written, and each connection writes once.
 
 pub(crate) mod co;
+pub(crate) mod entrance;
 pub(crate) mod files;
 pub(crate) mod grpc;
 pub(crate) mod methods;
@@ -19,6 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use harmony_node::tls::MaybeTls;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -28,6 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use co::Co;
+use entrance::Entrance;
 use routes::Routes;
 
 /// Bytes that one stream may send ahead of what was read: most requests fit whole.
@@ -57,6 +60,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Threads for ranges and hashes that read much.
 const BLOCKING_THREADS_MAX: usize = 8;
 
+/// A port, how connections come in there, and what is served.
+pub(crate) struct Door {
+    pub(crate) socket: StdListener,
+    pub(crate) entrance: Entrance,
+    pub(crate) routes: Routes,
+}
+
+/// What connections share.
+#[derive(Clone)]
+struct Hall {
+    /// Connections that may be open.
+    places: Arc<Semaphore>,
+    /// TLS handshakes that may be under way.
+    handshakes: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+    /// Each connection holds a sender; when the last is gone all connections are closed.
+    _open: mpsc::Sender<()>,
+}
+
 /// Work that runs on the network thread beside the connections.
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -71,24 +93,20 @@ impl Network {
     ///
     /// # Errors
     /// The system gives no thread, or no event queue.
-    pub(crate) fn start(
-        listeners: Vec<StdListener>,
-        tasks: Vec<Task>,
-        routes: Routes,
-        drain: Duration,
-    ) -> io::Result<Self> {
+    pub(crate) fn start(doors: Vec<Door>, tasks: Vec<Task>, drain: Duration) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("harmony-read")
             .build()?;
-        let listeners = {
+        let doors = {
             let _context = runtime.enter();
-            listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?
+            let open = |door: Door| Ok((listen(door.socket)?, door.entrance, door.routes));
+            doors.into_iter().map(open).collect::<io::Result<Vec<_>>>()?
         };
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::Builder::new().name("harmony-net".to_owned()).spawn(move || {
-            run(&runtime, listeners, tasks, &routes, stopped, drain);
+            run(&runtime, doors, tasks, stopped, drain);
             end(runtime);
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -124,9 +142,8 @@ fn listen(listener: StdListener) -> io::Result<TcpListener> {
 
 fn run(
     runtime: &Runtime,
-    listeners: Vec<TcpListener>,
+    doors: Vec<(TcpListener, Entrance, Routes)>,
     tasks: Vec<Task>,
-    routes: &Routes,
     mut stopped: watch::Receiver<bool>,
     drain: Duration,
 ) {
@@ -134,14 +151,18 @@ fn run(
         for task in tasks {
             tokio::spawn(task);
         }
-        // Each connection holds a sender; when the last is gone all connections are closed.
         let (open, mut all_closed) = mpsc::channel::<()>(1);
-        let places = Arc::new(Semaphore::new(files::connections_max()));
-        for listener in listeners {
-            let places = Arc::clone(&places);
-            tokio::spawn(accept(listener, places, routes.clone(), stopped.clone(), open.clone()));
+        let connections_max = files::connections_max();
+        let hall = Hall {
+            places: Arc::new(Semaphore::new(connections_max)),
+            handshakes: Arc::new(Semaphore::new(connections_max.div_ceil(2))),
+            stopped: stopped.clone(),
+            _open: open,
+        };
+        for (listener, entrance, routes) in doors {
+            tokio::spawn(accept(listener, entrance, routes, hall.clone()));
         }
-        drop(open);
+        drop(hall);
         told(&mut stopped).await;
         if timeout(drain, all_closed.recv()).await.is_err() {
             tracing::warn!("some requests did not end in time");
@@ -169,23 +190,17 @@ async fn silent(heard: &AtomicBool) {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-    routes: Routes,
-    mut stopped: watch::Receiver<bool>,
-    open: mpsc::Sender<()>,
-) {
+async fn accept(listener: TcpListener, entrance: Entrance, routes: Routes, mut hall: Hall) {
     let builder = builder();
     let mut full = false;
     loop {
-        let was_full = std::mem::replace(&mut full, places.available_permits() == 0);
+        let was_full = std::mem::replace(&mut full, hall.places.available_permits() == 0);
         if full && !was_full {
             tracing::warn!("no connection more until one closes: raise the process's limit on open files");
         }
         let accepted = tokio::select! {
-            accepted = next(&listener, &places) => accepted,
-            () = told(&mut stopped) => return,
+            accepted = next(&listener, &hall.places) => accepted,
+            () = told(&mut hall.stopped) => return,
         };
         match accepted {
             Ok((stream, peer, place)) => {
@@ -194,11 +209,18 @@ async fn accept(
                     tracing::debug!(%peer, %error, "connection lost at once");
                     continue;
                 }
-                let connection =
-                    serve(builder.clone(), stream, routes.clone(), stopped.clone(), open.clone());
+                // The handshake is a part of the connection's own task: one that stalls is nobody else's concern.
+                let (builder, entrance, routes) = (builder.clone(), entrance.clone(), routes.clone());
+                let mut hall = hall.clone();
                 tokio::spawn(async move {
-                    connection.await;
-                    drop(place);
+                    let entered = tokio::select! {
+                        entered = entrance.enter(stream, peer, &hall.handshakes) => entered,
+                        () = told(&mut hall.stopped) => None,
+                    };
+                    if let Some((stream, user)) = entered {
+                        serve(builder, stream, routes.of_user(user), &mut hall.stopped).await;
+                    }
+                    drop((place, hall));
                 });
             }
             Err(error) => {
@@ -238,10 +260,9 @@ fn builder() -> auto::Builder<TokioExecutor> {
 
 async fn serve(
     builder: auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    stream: MaybeTls<TcpStream>,
     routes: Routes,
-    mut stopped: watch::Receiver<bool>,
-    open: mpsc::Sender<()>,
+    stopped: &mut watch::Receiver<bool>,
 ) {
     let stream = Co::new(stream);
     let heard = stream.heard();
@@ -254,7 +275,7 @@ async fn serve(
             tracing::debug!("connection without a request");
             return;
         }
-        () = told(&mut stopped) => {
+        () = told(stopped) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -263,7 +284,6 @@ async fn serve(
         // A client that hangs up: nothing to do, and too common to warn of.
         tracing::debug!(%error, "connection ended");
     }
-    drop(open);
 }
 
 #[cfg(test)]

@@ -85,6 +85,34 @@ options! {
     /// How fast a snapshot is sent to a member, bytes a second; 0 is no limit [default: 0]
     #[arg(value_name = "BYTES")]
     snapshot_send_rate: u64, "HARMONY_SNAPSHOT_SEND_RATE";
+    /// Where to serve /metrics and health only, separated by commas [default: none, they are on the client URLs, too]
+    listen_metrics_urls: String, "HARMONY_LISTEN_METRICS_URLS";
+    /// Where to serve the JSON gateway, health and metrics; the client URLs are for gRPC alone then [default: none]
+    listen_client_http_urls: String, "HARMONY_LISTEN_CLIENT_HTTP_URLS";
+    /// Certificate for clients, PEM; a replaced file counts for the next connection
+    #[arg(value_name = "FILE")]
+    cert_file: PathBuf, "HARMONY_CERT_FILE";
+    /// Key of --cert-file, PEM
+    #[arg(value_name = "FILE")]
+    key_file: PathBuf, "HARMONY_KEY_FILE";
+    /// Clients must have a certificate, whose common name is their user where they do not log in
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    client_cert_auth: bool, "HARMONY_CLIENT_CERT_AUTH";
+    /// Certificates of those who sign for clients, PEM; with it clients must have a certificate
+    #[arg(value_name = "FILE")]
+    trusted_ca_file: PathBuf, "HARMONY_TRUSTED_CA_FILE";
+    /// Revoked certificates of clients, PEM or DER
+    #[arg(value_name = "FILE")]
+    client_crl_file: PathBuf, "HARMONY_CLIENT_CRL_FILE";
+    /// Common name that clients' certificates must have; several are separated by commas
+    #[arg(value_name = "NAME")]
+    client_cert_allowed_cn: String, "HARMONY_CLIENT_CERT_ALLOWED_CN";
+    /// Host name that clients' certificates must have; several are separated by commas
+    #[arg(value_name = "NAME")]
+    client_cert_allowed_hostname: String, "HARMONY_CLIENT_CERT_ALLOWED_HOSTNAME";
+    /// Make a certificate for clients at start: hides what they say from listeners, and proves nobody's identity
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    auto_tls: bool, "HARMONY_AUTO_TLS";
     /// Certificate for connections between members, PEM; a replaced file counts for the next connection
     #[arg(value_name = "FILE")]
     peer_cert_file: PathBuf, "HARMONY_PEER_CERT_FILE";
@@ -124,6 +152,9 @@ options! {
     /// Newest version of TLS, TLS1.2 or TLS1.3 [default: TLS1.3]
     #[arg(value_name = "VERSION")]
     tls_max_version: String, "HARMONY_TLS_MAX_VERSION";
+    /// Suites of TLS 1.2 that may be used, by their registered names, separated by commas [default: all that are safe]
+    #[arg(value_name = "NAMES")]
+    cipher_suites: String, "HARMONY_CIPHER_SUITES";
     /// Size of one file of the log, bytes; space is given up by whole files [default: 16777216]
     #[arg(value_name = "BYTES")]
     wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";

@@ -33,6 +33,22 @@ impl Running {
         Self::spawn(harmony(dir, &[&FIXED[..], arguments].concat()))
     }
 
+    /// Starts one that listens for clients there.
+    pub(crate) fn start_at(dir: &Path, client_urls: &str, arguments: &[&str]) -> Self {
+        let fixed = ["--listen-client-urls", client_urls, "--log-format", "json"];
+        Self::spawn(harmony(dir, &[&fixed[..], arguments].concat()))
+    }
+
+    /// Reads what it says until a line has all these parts.
+    #[track_caller]
+    pub(crate) fn says(&mut self, parts: &[&str]) {
+        let mut line = String::new();
+        while !parts.iter().all(|part| line.contains(part)) {
+            line.clear();
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {parts:?}");
+        }
+    }
+
     /// Starts one behind a line of shell, such as a limit.
     pub(crate) fn start_behind(dir: &Path, arguments: &[&str], line: &str) -> Self {
         let server = harmony(dir, &[&FIXED[..], arguments].concat());

@@ -4,6 +4,8 @@
 
 mod auth;
 mod auth_table;
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod gateway;
 mod http;
 mod kv;

@@ -1,37 +1,17 @@
 //! Three members that speak TLS with each other, and what `/metrics` says of them.
 
-use std::fs;
 use std::net::TcpListener;
-use std::path::Path;
 
 use harmony_server::serve::Server;
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
+use crate::certificates::Authority;
 use crate::http::request;
 use crate::served::{Served, config};
-
-/// An authority's certificate as `ca`, and what it signs with.
-fn authority(dir: &Path) -> Issuer<'static, KeyPair> {
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    fs::write(dir.join("ca"), params.self_signed(&key).unwrap().pem()).unwrap();
-    Issuer::new(params, key)
-}
-
-/// Writes `NAME.crt` and `NAME.key`.
-fn issue(dir: &Path, authority: &Issuer<'static, KeyPair>, name: &str) {
-    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
-    params.distinguished_name.push(DnType::CommonName, name);
-    let key = KeyPair::generate().unwrap();
-    fs::write(dir.join(format!("{name}.crt")), params.signed_by(&key, authority).unwrap().pem()).unwrap();
-    fs::write(dir.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-}
 
 #[tokio::test]
 async fn members_with_certificates_form_a_cluster() {
     let files = tempfile::tempdir().unwrap();
-    let authority = authority(files.path());
+    let authority = Authority::new(files.path(), "ca");
     let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let urls: Vec<String> =
         ports.iter().map(|port| format!("https://{}", port.local_addr().unwrap())).collect();
@@ -39,7 +19,7 @@ async fn members_with_certificates_form_a_cluster() {
     let cluster = format!("a={},b={},c={}", urls[0], urls[1], urls[2]);
     let mut members = Vec::new();
     for (name, url) in ["a", "b", "c"].iter().zip(&urls) {
-        issue(files.path(), &authority, name);
+        authority.issue(name);
         let path = |file: &str| files.path().join(file).display().to_string();
         let toml = format!(
             "name = '{name}'\ninitial-cluster = '{cluster}'\ninitial-advertise-peer-urls = '{url}'\n\
@@ -47,7 +27,7 @@ async fn members_with_certificates_form_a_cluster() {
              peer-cert-allowed-cn = 'a,b,c'",
             path(&format!("{name}.crt")),
             path(&format!("{name}.key")),
-            path("ca"),
+            path("ca.ca"),
         );
         members.push(Served::start(&toml).await);
     }
@@ -79,12 +59,12 @@ async fn members_with_certificates_form_a_cluster() {
 #[tokio::test]
 async fn a_file_that_cannot_be_used_is_named_with_its_flag() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = authority(dir.path());
-    issue(dir.path(), &authority, "a");
-    issue(dir.path(), &authority, "b");
+    let authority = Authority::new(dir.path(), "ca");
+    authority.issue("a");
+    authority.issue("b");
     let path = |file: &str| dir.path().join(file).display().to_string();
     for (key, ca, parts) in [
-        ("b.key", "ca", ["--peer-key-file", "b.key", "not the key of the first certificate"]),
+        ("b.key", "ca.ca", ["--peer-key-file", "b.key", "not the key of the first certificate"]),
         ("a.key", "none", ["--peer-trusted-ca-file", "none", "check the path"]),
         ("a.key", "a.key", ["--peer-trusted-ca-file", "a.key", "BEGIN CERTIFICATE"]),
     ] {
