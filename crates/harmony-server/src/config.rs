@@ -1,7 +1,11 @@
 //! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
 
 mod auth;
+#[cfg(test)]
+mod flag_table;
+pub(crate) mod foreign;
 mod options;
+pub(crate) mod sources;
 pub(crate) mod tls;
 mod url;
 
@@ -90,6 +94,14 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Between two notices of progress to a watch that sees no event.
     pub watch_progress_interval: Duration,
+    /// Serve the JSON gateway.
+    pub json_gateway: bool,
+    /// Requests under way on one connection.
+    pub streams_max: u32,
+    /// A connection without a sign of life for so long is asked for one.
+    pub keep_alive_interval: Duration,
+    /// How long a connection may take to answer that.
+    pub keep_alive_timeout: Duration,
     /// What to log.
     pub log_level: tracing::Level,
     /// How to log it.
@@ -191,8 +203,26 @@ impl Config {
             peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
             auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
-            watch_progress_interval: check
-                .watch_progress_interval(options.watch_progress_notify_interval.as_deref()),
+            watch_progress_interval: check.duration(
+                "watch-progress-notify-interval",
+                options.watch_progress_notify_interval.as_deref(),
+                WATCH_PROGRESS_INTERVAL,
+                WATCH_PROGRESS_INTERVAL_MIN,
+            ),
+            json_gateway: options.enable_grpc_gateway.unwrap_or(true),
+            streams_max: check.streams_max(options.max_concurrent_streams),
+            keep_alive_interval: check.duration(
+                "grpc-keepalive-interval",
+                options.grpc_keepalive_interval.as_deref(),
+                KEEP_ALIVE_INTERVAL,
+                KEEP_ALIVE_MIN,
+            ),
+            keep_alive_timeout: check.duration(
+                "grpc-keepalive-timeout",
+                options.grpc_keepalive_timeout.as_deref(),
+                KEEP_ALIVE_TIMEOUT,
+                KEEP_ALIVE_MIN,
+            ),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
             notices: check.notices,
@@ -231,6 +261,18 @@ const WATCH_PROGRESS_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
 /// Its least value, as etcd has it.
 const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
+
+/// Requests under way on one connection.
+const STREAMS_MAX: u32 = 100_000;
+
+/// etcd's default of `--grpc-keepalive-interval`.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// etcd's default of `--grpc-keepalive-timeout`.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Least value of both, as gRPC has it.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
 
 fn quota(bytes: i64) -> Option<u64> {
     match u64::try_from(bytes) {
@@ -383,15 +425,29 @@ impl Check {
         bytes
     }
 
-    fn watch_progress_interval(&mut self, given: Option<&str>) -> Duration {
-        let Some(text) = given else { return WATCH_PROGRESS_INTERVAL };
+    fn duration(&mut self, flag: &str, given: Option<&str>, default: Duration, least: Duration) -> Duration {
+        let Some(text) = given else { return default };
         let wrong = match crate::client::args::parse_duration(text) {
-            Ok(interval) if WATCH_PROGRESS_INTERVAL_MIN <= interval => return interval,
-            Ok(_) => format!("is {text}: use 100ms or more"),
+            Ok(duration) if least <= duration => return duration,
+            Ok(_) => format!("is {text}: use {least:?} or more"),
             Err(reason) => format!("is {text:?}: {reason}"),
         };
-        self.mistake("watch-progress-notify-interval", wrong);
-        WATCH_PROGRESS_INTERVAL
+        self.mistake(flag, wrong);
+        default
+    }
+
+    /// etcd's default is the largest number there is; a script that says so means no limit.
+    fn streams_max(&mut self, given: Option<u64>) -> u32 {
+        match u32::try_from(given.unwrap_or(STREAMS_MAX.into())) {
+            Ok(0) | Err(_) => {
+                self.mistake(
+                    "max-concurrent-streams",
+                    format!("is {}: use 1 to {}", given.unwrap_or(0), u32::MAX),
+                );
+                STREAMS_MAX
+            }
+            Ok(streams) => streams,
+        }
     }
 
     fn log_level(&mut self, given: Option<&str>) -> tracing::Level {

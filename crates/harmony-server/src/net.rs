@@ -39,17 +39,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that one connection may send ahead of what was read.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
-/// Requests under way on one connection.
-const STREAMS_MAX: u32 = 100_000;
-
 /// Answer bytes buffered for one stream.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
-
-/// A connection without a sign of life for so long is asked for one, as etcd does.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// How long a connection may take to answer that.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection may take to say what it speaks, and an HTTP/1.1 client to send its head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -65,6 +56,17 @@ pub(crate) struct Door {
     pub(crate) socket: StdListener,
     pub(crate) entrance: Entrance,
     pub(crate) routes: Routes,
+}
+
+/// What an operator may say of HTTP/2.
+#[derive(Clone, Copy)]
+pub(crate) struct Http2 {
+    /// Requests under way on one connection.
+    pub(crate) streams_max: u32,
+    /// A connection without a sign of life for so long is asked for one, as etcd does.
+    pub(crate) keep_alive_interval: Duration,
+    /// How long a connection may take to answer that.
+    pub(crate) keep_alive_timeout: Duration,
 }
 
 /// What connections share.
@@ -93,7 +95,12 @@ impl Network {
     ///
     /// # Errors
     /// The system gives no thread, or no event queue.
-    pub(crate) fn start(doors: Vec<Door>, tasks: Vec<Task>, drain: Duration) -> io::Result<Self> {
+    pub(crate) fn start(
+        doors: Vec<Door>,
+        http2: Http2,
+        tasks: Vec<Task>,
+        drain: Duration,
+    ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS_MAX)
@@ -106,7 +113,7 @@ impl Network {
         };
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::Builder::new().name("harmony-net".to_owned()).spawn(move || {
-            run(&runtime, doors, tasks, stopped, drain);
+            run(&runtime, doors, &builder(http2), tasks, stopped, drain);
             end(runtime);
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -143,6 +150,7 @@ fn listen(listener: StdListener) -> io::Result<TcpListener> {
 fn run(
     runtime: &Runtime,
     doors: Vec<(TcpListener, Entrance, Routes)>,
+    builder: &Builder,
     tasks: Vec<Task>,
     mut stopped: watch::Receiver<bool>,
     drain: Duration,
@@ -160,7 +168,7 @@ fn run(
             _open: open,
         };
         for (listener, entrance, routes) in doors {
-            tokio::spawn(accept(listener, entrance, routes, hall.clone()));
+            tokio::spawn(accept(listener, builder.clone(), entrance, routes, hall.clone()));
         }
         drop(hall);
         told(&mut stopped).await;
@@ -190,8 +198,7 @@ async fn silent(heard: &AtomicBool) {
     }
 }
 
-async fn accept(listener: TcpListener, entrance: Entrance, routes: Routes, mut hall: Hall) {
-    let builder = builder();
+async fn accept(listener: TcpListener, builder: Builder, entrance: Entrance, routes: Routes, mut hall: Hall) {
     let mut full = false;
     loop {
         let was_full = std::mem::replace(&mut full, hall.places.available_permits() == 0);
@@ -241,7 +248,9 @@ async fn next(
     Ok((stream, peer, place))
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+type Builder = auto::Builder<TokioExecutor>;
+
+fn builder(http2: Http2) -> Builder {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -249,17 +258,17 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(http2.streams_max)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_interval(http2.keep_alive_interval)
+        .keep_alive_timeout(http2.keep_alive_timeout)
         .auto_date_header(false);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
 }
 
 async fn serve(
-    builder: auto::Builder<TokioExecutor>,
+    builder: Builder,
     stream: MaybeTls<TcpStream>,
     routes: Routes,
     stopped: &mut watch::Receiver<bool>,

@@ -35,7 +35,7 @@ use crate::http::{self, Shared};
 use crate::net::methods::Counters;
 use crate::net::routes::Routes;
 use crate::net::services::Services;
-use crate::net::{Door, Network};
+use crate::net::{Door, Http2, Network};
 use crate::version;
 use axum::Router;
 use data_dir::DataDir;
@@ -207,16 +207,24 @@ impl Server {
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), transport, Arc::clone(&counters)));
         let services = Services::new(&api, counters);
-        let gateway = Gateway::new(services.clone(), limits.message_bytes_max()).router();
+        let gateway = match config.json_gateway {
+            true => Gateway::new(services.clone(), limits.message_bytes_max()).router(),
+            false => Router::new(),
+        };
         let health = http::router(Shared { api: Arc::clone(&api), metrics });
         let addresses = |ports: &[Bound]| ports.iter().map(|port| port.address).collect::<Vec<_>>();
         let client_addresses = addresses(&ports.client);
         let metrics_addresses = addresses(&ports.metrics);
         let doors = doors(ports, services, health, gateway);
+        let http2 = Http2 {
+            streams_max: config.streams_max,
+            keep_alive_interval: config.keep_alive_interval,
+            keep_alive_timeout: config.keep_alive_timeout,
+        };
         let mut tasks = api.tasks();
         tasks.push(Box::pin(verify::run(Arc::clone(&api))));
         tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));
-        let network = match Network::start(doors, tasks, DRAIN) {
+        let network = match Network::start(doors, http2, tasks, DRAIN) {
             Ok(network) => network,
             Err(error) => {
                 api.watches.hub.close();

@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) fn harmony(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harmony"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HARMONY_")) {
+    let is_ours = |name: &str| name.starts_with("HARMONY_") || name.starts_with("ETCD_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.arg("serve").args(arguments).current_dir(dir).stderr(Stdio::piped()).stdin(Stdio::null());
@@ -59,7 +60,8 @@ impl Running {
         Self::spawn(shell)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Starts a command that [`harmony`] made.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut running = Self { child, stderr, address: String::new(), said: String::new() };
