@@ -5,21 +5,30 @@
 //! used (half written, certificate and key of different pairs) is told once in the log, and the last good files go on
 //! counting. Sessions are never resumed, so whoever connects is checked against the files of now, revocations too.
 //!
-//! Peers use it here; a server may use it for its clients: [`Tls::refresh`], then [`Tls::server`].
+//! Peers use it here, and a server for its clients: [`Tls::accept`]. A program that is no member dials with a [`Dialer`].
 
 mod auto;
+mod cipher;
 mod common_name;
+mod dial;
 mod files;
+mod stream;
 mod verify;
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls::{ClientConfig, ServerConfig};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::{TlsAcceptor, server};
 
+pub use self::cipher::CipherSuite;
+pub use self::dial::{DialConfig, Dialer, Trusted};
 use self::files::Contents;
 pub use self::files::{TlsError, TlsFile};
+pub use self::stream::MaybeTls;
 
 /// How long a new connection waits for the files: a disk that hangs must not keep members from each other.
 const FILES_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,6 +51,10 @@ pub struct TlsConfig {
     pub min_version: TlsVersion,
     /// Newest version spoken.
     pub max_version: TlsVersion,
+    /// Suites of TLS 1.2 that may be used; empty: all that are known. Those of TLS 1.3 are always on.
+    pub cipher_suites: Vec<CipherSuite>,
+    /// What is spoken inside, the preferred one first (ALPN); empty: nothing is said of that.
+    pub protocols: Vec<&'static str>,
 }
 
 /// With what one side proves who it is.
@@ -78,7 +91,23 @@ impl TlsConfig {
             allowed: Vec::new(),
             min_version: TlsVersion::V12,
             max_version: TlsVersion::V13,
+            cipher_suites: Vec::new(),
+            protocols: Vec::new(),
         }
+    }
+
+    /// The files in use.
+    fn paths(&self) -> Vec<(TlsFile, &PathBuf)> {
+        let mut paths = Vec::new();
+        if let TlsIdentity::Files { cert_file, key_file, dial_with } = &self.identity {
+            paths.extend([(TlsFile::Certificate, cert_file), (TlsFile::Key, key_file)]);
+            if let Some((cert_file, key_file)) = dial_with {
+                paths.extend([(TlsFile::DialCertificate, cert_file), (TlsFile::DialKey, key_file)]);
+            }
+        }
+        paths.extend(self.trusted_ca_file.iter().map(|path| (TlsFile::TrustedCa, path)));
+        paths.extend(self.crl_file.iter().map(|path| (TlsFile::Crl, path)));
+        paths
     }
 }
 
@@ -138,7 +167,7 @@ impl Tls {
     /// # Errors
     /// The first mistake, with its file.
     pub fn open(config: TlsConfig) -> Result<Arc<Self>, TlsError> {
-        let contents = Contents::read(&config)?;
+        let contents = Contents::read(config.paths())?;
         let loaded = files::load(&config, &contents)?;
         Ok(Arc::new(Self { config, loaded: Mutex::new(Arc::new(loaded)), seen: Mutex::new(contents) }))
     }
@@ -162,7 +191,7 @@ impl Tls {
         // Somebody else looks at this moment: that is fresh enough, and threads do not queue up before a disk that hangs.
         let Ok(mut seen) = self.seen.try_lock() else { return };
         let kept = "the certificates of before stay in use";
-        let contents = match Contents::read(&self.config) {
+        let contents = match Contents::read(self.config.paths()) {
             Ok(contents) => contents,
             Err(error) => {
                 let contents = Contents::unreadable(error.to_string());
@@ -186,6 +215,18 @@ impl Tls {
         *seen = contents;
     }
 
+    /// Shakes hands with whoever connected, by the files of now. Waits for the other side as long as the caller does.
+    ///
+    /// # Errors
+    /// The other side is not let in, or does not speak TLS.
+    pub async fn accept<S>(self: &Arc<Self>, stream: S) -> io::Result<server::TlsStream<S>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.refresh_soon().await;
+        TlsAcceptor::from(self.server()).accept(stream).await.map_err(explain)
+    }
+
     /// [`Tls::refresh`] for a task that must not wait for a disk.
     pub(crate) async fn refresh_soon(self: &Arc<Self>) {
         let own = Arc::clone(self);
@@ -195,6 +236,26 @@ impl Tls {
 
     fn loaded(&self) -> Arc<Loaded> {
         Arc::clone(&self.loaded.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The common name in the certificate of whoever connected; `None` when it showed none, or one without such a name.
+#[must_use]
+pub fn client_name<S>(stream: &server::TlsStream<S>) -> Option<String> {
+    common_name::of(stream.get_ref().1.peer_certificates()?.first()?)
+}
+
+/// In words what happens when only one side speaks TLS.
+fn explain(error: io::Error) -> io::Error {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!(
+                "{error}: the other side does not speak TLS; its URL for this member must begin with https://"
+            ),
+        ),
+        _ => error,
     }
 }
 

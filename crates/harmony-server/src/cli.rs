@@ -3,6 +3,7 @@
 
 mod auth;
 mod bench;
+mod completion;
 mod db;
 mod del;
 mod get;
@@ -18,11 +19,13 @@ mod user;
 mod wal;
 mod watch;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use crate::client::{ClientArgs, ClientError, error};
+use crate::config::sources;
 
 use keys::{KeyArgs, bytes_of};
 
@@ -69,9 +72,19 @@ enum Command {
     Wal(wal::WalArgs),
     /// Look at the tree of a member that does not run, or make a new cluster of it.
     Db(db::DbArgs),
+    /// Print a script that completes commands and options in a shell.
+    Completion(completion::CompletionArgs),
+    /// Print the version.
+    Version,
 }
 
 impl Cli {
+    /// Reads the process's own arguments; ends the process where they make no sense, or ask for help.
+    #[must_use]
+    pub fn of_process() -> Self {
+        Self::parse_from(arguments(std::env::args_os()))
+    }
+
     /// Runs the command; what it returns is the process's exit code. Results go to standard output, everything else to
     /// standard error.
     #[must_use]
@@ -98,9 +111,25 @@ impl Cli {
             Command::Bench(args) => bench::run(args, early),
             Command::Wal(args) => no_client(&early, "wal").and_then(|()| wal::run(args)),
             Command::Db(args) => no_client(&early, "db").and_then(|()| db::run(args)),
+            Command::Completion(args) => completion::run(&args, Self::command()),
+            Command::Version => completion::version(),
         };
         error::finish(result)
     }
+}
+
+/// Arguments as clap takes them: behind `serve`, those of a Go program are understood.
+fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut is_serve = false;
+    let rewrite = |argument: OsString| match argument.to_str() {
+        Some(text) if is_serve => sources::argument(text).into(),
+        Some("serve") => {
+            is_serve = true;
+            argument
+        }
+        _ => argument,
+    };
+    given.into_iter().map(rewrite).collect()
 }
 
 /// Refuses options of clients before a command that is none.

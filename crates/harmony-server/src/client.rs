@@ -1,7 +1,7 @@
 //! A small client of any etcd-compatible endpoint, for the command line: options, connecting, and who may be asked twice.
 //!
 //! Reading order: [`args`] (the options every client command has), [`endpoint`], this file (connect and call), [`login`], then
-//! what the commands print: [`output`], [`json`], [`table`].
+//! [`tls`], what the commands print: [`output`], [`json`], [`table`].
 
 pub(crate) mod args;
 pub(crate) mod endpoint;
@@ -10,6 +10,7 @@ pub(crate) mod json;
 pub(crate) mod login;
 pub(crate) mod output;
 pub(crate) mod table;
+mod tls;
 
 use std::time::Duration;
 
@@ -134,8 +135,7 @@ impl Client {
 
     /// A connection, or the reason why there is none in words.
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, String> {
-        let dial = endpoint.transport().connect_timeout(self.dial_timeout).tcp_nodelay(true);
-        match tokio::time::timeout(self.dial_timeout, dial.connect()).await {
+        match tokio::time::timeout(self.dial_timeout, endpoint.channel()).await {
             Ok(Ok(channel)) => Ok(channel),
             Ok(Err(error)) => Err(error::innermost(&error)),
             Err(_) => Err(format!("no connection within {:?}", self.dial_timeout)),

@@ -1,8 +1,12 @@
 //! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
 
 mod auth;
+#[cfg(test)]
+mod flag_table;
+pub(crate) mod foreign;
 mod options;
-pub(crate) mod peer_tls;
+pub(crate) mod sources;
+pub(crate) mod tls;
 mod url;
 
 use std::collections::BTreeMap;
@@ -76,6 +80,12 @@ pub struct Config {
     pub log_hold_bytes_max: u64,
     /// Bytes a second of a snapshot that is sent to a member; 0: no limit.
     pub snapshot_bytes_per_second: u64,
+    /// Where to serve health and metrics alone.
+    pub listen_metrics: Vec<Url>,
+    /// Where to serve HTTP without gRPC; when it is not empty, `listen_client` serves gRPC alone.
+    pub listen_client_http: Vec<Url>,
+    /// TLS for clients.
+    pub client_tls: Option<TlsConfig>,
     /// TLS between members.
     pub peer_tls: Option<TlsConfig>,
     /// Size of one file of the log, bytes.
@@ -86,10 +96,20 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Between two notices of progress to a watch that sees no event.
     pub watch_progress_interval: Duration,
+    /// Serve the JSON gateway.
+    pub json_gateway: bool,
+    /// Requests under way on one connection.
+    pub streams_max: u32,
+    /// A connection without a sign of life for so long is asked for one.
+    pub keep_alive_interval: Duration,
+    /// How long a connection may take to answer that.
+    pub keep_alive_timeout: Duration,
     /// What to log.
     pub log_level: tracing::Level,
     /// How to log it.
     pub log_format: LogFormat,
+    /// What an operator should know of these options, for the log.
+    pub notices: Vec<String>,
 }
 
 impl Config {
@@ -143,19 +163,12 @@ impl Config {
         let (heartbeat_interval_ms, election_timeout_ms) =
             check.times(options.heartbeat_interval, options.election_timeout);
         let peer_urls: Vec<&Url> = cluster.iter().flat_map(|member| &member.peer_urls).collect();
-        let peer_tls = peer_tls::of(&mut check, &options, &listen_peer, &peer_urls);
-        for (flag, urls) in
-            [("listen-client-urls", &listen_client), ("advertise-client-urls", &advertise_client)]
-        {
-            // One that was not given repeats the other.
-            let given = flag == "listen-client-urls" || options.advertise_client_urls.is_some();
-            for url in urls.iter().filter(|url| url.is_tls() && given) {
-                check.mistake(
-                    flag,
-                    format!("{url} needs TLS for clients, which this release does not have yet: use http://"),
-                );
-            }
-        }
+        let listen_metrics = check.more_urls("listen-metrics-urls", options.listen_metrics_urls.as_deref());
+        let listen_client_http =
+            check.more_urls("listen-client-http-urls", options.listen_client_http_urls.as_deref());
+        let peer_tls = tls::peers(&mut check, &options, &listen_peer, &peer_urls);
+        let for_clients = [&listen_client[..], &listen_client_http, &listen_metrics].concat();
+        let client_tls = tls::clients(&mut check, &options, &for_clients);
         let config = Self {
             name,
             data_dir: options.data_dir.unwrap_or_else(|| "harmony.data".into()),
@@ -186,14 +199,36 @@ impl Config {
             log_keep_bytes: options.snapshot_catchup_bytes.unwrap_or(limits::LOG_KEEP_BYTES),
             log_hold_bytes_max: options.snapshot_hold_bytes.unwrap_or(limits::LOG_HOLD_BYTES_MAX),
             snapshot_bytes_per_second: options.snapshot_send_rate.unwrap_or(0),
+            listen_metrics,
+            listen_client_http,
+            client_tls,
             peer_tls,
             segment_bytes: check.segment_bytes(options.wal_segment_bytes),
             disk_timeout: check.disk_timeout(options.disk_timeout, election_timeout_ms),
             auth: check.auth(options.auth_token.as_deref(), options.auth_token_ttl, options.bcrypt_cost),
-            watch_progress_interval: check
-                .watch_progress_interval(options.watch_progress_notify_interval.as_deref()),
+            watch_progress_interval: check.duration(
+                "watch-progress-notify-interval",
+                options.watch_progress_notify_interval.as_deref(),
+                WATCH_PROGRESS_INTERVAL,
+                WATCH_PROGRESS_INTERVAL_MIN,
+            ),
+            json_gateway: options.enable_grpc_gateway.unwrap_or(true),
+            streams_max: check.streams_max(options.max_concurrent_streams),
+            keep_alive_interval: check.duration(
+                "grpc-keepalive-interval",
+                options.grpc_keepalive_interval.as_deref(),
+                KEEP_ALIVE_INTERVAL,
+                KEEP_ALIVE_MIN,
+            ),
+            keep_alive_timeout: check.duration(
+                "grpc-keepalive-timeout",
+                options.grpc_keepalive_timeout.as_deref(),
+                KEEP_ALIVE_TIMEOUT,
+                KEEP_ALIVE_MIN,
+            ),
             log_level: check.log_level(options.log_level.as_deref()),
             log_format: check.log_format(options.log_format.as_deref()),
+            notices: check.notices,
         };
         ConfigError::check(check.mistakes)?;
         Ok(config)
@@ -233,6 +268,18 @@ const WATCH_PROGRESS_INTERVAL_MIN: Duration = Duration::from_millis(100);
 /// `--disk-timeout` when it is not given, milliseconds: longer than what disks recover from by themselves.
 const DISK_TIMEOUT_MS: u64 = 30_000;
 
+/// Requests under way on one connection.
+const STREAMS_MAX: u32 = 100_000;
+
+/// etcd's default of `--grpc-keepalive-interval`.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
+
+/// etcd's default of `--grpc-keepalive-timeout`.
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Least value of both, as gRPC has it.
+const KEEP_ALIVE_MIN: Duration = Duration::from_secs(1);
+
 fn quota(bytes: i64) -> Option<u64> {
     match u64::try_from(bytes) {
         Ok(0) => Some(limits::QUOTA_BYTES),
@@ -255,11 +302,24 @@ fn join(urls: &[Url]) -> String {
 #[derive(Default)]
 struct Check {
     mistakes: Vec<String>,
+    notices: Vec<String>,
 }
 
 impl Check {
     fn mistake(&mut self, flag: &str, text: String) {
         self.mistakes.push(format!("--{flag} {text}"));
+    }
+
+    fn notice(&mut self, text: String) {
+        self.notices.push(text);
+    }
+
+    /// URLs that need not be there.
+    fn more_urls(&mut self, flag: &str, given: Option<&str>) -> Vec<Url> {
+        match given {
+            None | Some("") => Vec::new(),
+            given => self.urls(flag, given, ""),
+        }
     }
 
     fn urls(&mut self, flag: &str, given: Option<&str>, default: &str) -> Vec<Url> {
@@ -389,15 +449,29 @@ impl Check {
         Some(Duration::from_millis(timeout))
     }
 
-    fn watch_progress_interval(&mut self, given: Option<&str>) -> Duration {
-        let Some(text) = given else { return WATCH_PROGRESS_INTERVAL };
+    fn duration(&mut self, flag: &str, given: Option<&str>, default: Duration, least: Duration) -> Duration {
+        let Some(text) = given else { return default };
         let wrong = match crate::client::args::parse_duration(text) {
-            Ok(interval) if WATCH_PROGRESS_INTERVAL_MIN <= interval => return interval,
-            Ok(_) => format!("is {text}: use 100ms or more"),
+            Ok(duration) if least <= duration => return duration,
+            Ok(_) => format!("is {text}: use {least:?} or more"),
             Err(reason) => format!("is {text:?}: {reason}"),
         };
-        self.mistake("watch-progress-notify-interval", wrong);
-        WATCH_PROGRESS_INTERVAL
+        self.mistake(flag, wrong);
+        default
+    }
+
+    /// etcd's default is the largest number there is; a script that says so means no limit.
+    fn streams_max(&mut self, given: Option<u64>) -> u32 {
+        match u32::try_from(given.unwrap_or(STREAMS_MAX.into())) {
+            Ok(0) | Err(_) => {
+                self.mistake(
+                    "max-concurrent-streams",
+                    format!("is {}: use 1 to {}", given.unwrap_or(0), u32::MAX),
+                );
+                STREAMS_MAX
+            }
+            Ok(streams) => streams,
+        }
     }
 
     fn log_level(&mut self, given: Option<&str>) -> tracing::Level {

@@ -3,6 +3,7 @@
 //! first answer is written, and each connection writes once.
 
 pub(crate) mod co;
+pub(crate) mod entrance;
 pub(crate) mod files;
 pub(crate) mod grpc;
 pub(crate) mod linger;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use harmony_node::tls::MaybeTls;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -29,6 +31,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use co::Co;
+use entrance::Entrance;
 use linger::Linger;
 use routes::Routes;
 
@@ -38,17 +41,8 @@ const STREAM_WINDOW_BYTES: u32 = 1 << 20;
 /// Bytes that one connection may send ahead of what was read.
 const CONNECTION_WINDOW_BYTES: u32 = 64 << 20;
 
-/// Requests under way on one connection.
-const STREAMS_MAX: u32 = 100_000;
-
 /// Answer bytes buffered for one stream.
 const SEND_BUFFER_BYTES: usize = 1 << 20;
-
-/// A connection without a sign of life for so long is asked for one, as etcd does.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// How long a connection may take to answer that.
-const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a connection may take to say what it speaks, and an HTTP/1.1 client to send its head.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -58,6 +52,36 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Threads for ranges and hashes that read much.
 const BLOCKING_THREADS_MAX: usize = 8;
+
+/// A port, how connections come in there, and what is served.
+pub(crate) struct Door {
+    pub(crate) socket: StdListener,
+    pub(crate) entrance: Entrance,
+    pub(crate) routes: Routes,
+}
+
+/// What an operator may say of HTTP/2.
+#[derive(Clone, Copy)]
+pub(crate) struct Http2 {
+    /// Requests under way on one connection.
+    pub(crate) streams_max: u32,
+    /// A connection without a sign of life for so long is asked for one, as etcd does.
+    pub(crate) keep_alive_interval: Duration,
+    /// How long a connection may take to answer that.
+    pub(crate) keep_alive_timeout: Duration,
+}
+
+/// What connections share.
+#[derive(Clone)]
+struct Hall {
+    /// Connections that may be open.
+    places: Arc<Semaphore>,
+    /// TLS handshakes that may be under way.
+    handshakes: Arc<Semaphore>,
+    stopped: watch::Receiver<bool>,
+    /// Each connection holds a sender; when the last is gone all connections are closed.
+    _open: mpsc::Sender<()>,
+}
 
 /// Work that runs on the network thread beside the connections.
 pub(crate) type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -74,9 +98,9 @@ impl Network {
     /// # Errors
     /// The system gives no thread, or no event queue.
     pub(crate) fn start(
-        listeners: Vec<StdListener>,
+        doors: Vec<Door>,
+        http2: Http2,
         tasks: Vec<Task>,
-        routes: Routes,
         drain: Duration,
     ) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -84,13 +108,14 @@ impl Network {
             .max_blocking_threads(BLOCKING_THREADS_MAX)
             .thread_name("harmony-read")
             .build()?;
-        let listeners = {
+        let doors = {
             let _context = runtime.enter();
-            listeners.into_iter().map(listen).collect::<io::Result<Vec<_>>>()?
+            let open = |door: Door| Ok((listen(door.socket)?, door.entrance, door.routes));
+            doors.into_iter().map(open).collect::<io::Result<Vec<_>>>()?
         };
         let (stop, stopped) = watch::channel(false);
         let thread = std::thread::Builder::new().name("harmony-net".to_owned()).spawn(move || {
-            run(&runtime, listeners, tasks, &routes, stopped, drain);
+            run(&runtime, doors, &builder(http2), tasks, stopped, drain);
             end(runtime);
         })?;
         Ok(Self { stop, thread: Some(thread) })
@@ -126,9 +151,9 @@ fn listen(listener: StdListener) -> io::Result<TcpListener> {
 
 fn run(
     runtime: &Runtime,
-    listeners: Vec<TcpListener>,
+    doors: Vec<(TcpListener, Entrance, Routes)>,
+    builder: &Builder,
     tasks: Vec<Task>,
-    routes: &Routes,
     mut stopped: watch::Receiver<bool>,
     drain: Duration,
 ) {
@@ -136,14 +161,18 @@ fn run(
         for task in tasks {
             tokio::spawn(task);
         }
-        // Each connection holds a sender; when the last is gone all connections are closed.
         let (open, mut all_closed) = mpsc::channel::<()>(1);
-        let places = Arc::new(Semaphore::new(files::connections_max()));
-        for listener in listeners {
-            let places = Arc::clone(&places);
-            tokio::spawn(accept(listener, places, routes.clone(), stopped.clone(), open.clone()));
+        let connections_max = files::connections_max();
+        let hall = Hall {
+            places: Arc::new(Semaphore::new(connections_max)),
+            handshakes: Arc::new(Semaphore::new(connections_max.div_ceil(2))),
+            stopped: stopped.clone(),
+            _open: open,
+        };
+        for (listener, entrance, routes) in doors {
+            tokio::spawn(accept(listener, builder.clone(), entrance, routes, hall.clone()));
         }
-        drop(open);
+        drop(hall);
         told(&mut stopped).await;
         if timeout(drain, all_closed.recv()).await.is_err() {
             tracing::warn!("some requests did not end in time");
@@ -171,23 +200,16 @@ async fn silent(heard: &AtomicBool) {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    places: Arc<Semaphore>,
-    routes: Routes,
-    mut stopped: watch::Receiver<bool>,
-    open: mpsc::Sender<()>,
-) {
-    let builder = builder();
+async fn accept(listener: TcpListener, builder: Builder, entrance: Entrance, routes: Routes, mut hall: Hall) {
     let mut full = false;
     loop {
-        let was_full = std::mem::replace(&mut full, places.available_permits() == 0);
+        let was_full = std::mem::replace(&mut full, hall.places.available_permits() == 0);
         if full && !was_full {
             tracing::warn!("no connection more until one closes: raise the process's limit on open files");
         }
         let accepted = tokio::select! {
-            accepted = next(&listener, &places) => accepted,
-            () = told(&mut stopped) => return,
+            accepted = next(&listener, &hall.places) => accepted,
+            () = told(&mut hall.stopped) => return,
         };
         match accepted {
             Ok((stream, peer, place)) => {
@@ -196,11 +218,18 @@ async fn accept(
                     tracing::debug!(%peer, %error, "connection lost at once");
                     continue;
                 }
-                let connection =
-                    serve(builder.clone(), stream, routes.clone(), stopped.clone(), open.clone());
+                // The handshake is a part of the connection's own task: one that stalls is nobody else's concern.
+                let (builder, entrance, routes) = (builder.clone(), entrance.clone(), routes.clone());
+                let mut hall = hall.clone();
                 tokio::spawn(async move {
-                    connection.await;
-                    drop(place);
+                    let entered = tokio::select! {
+                        entered = entrance.enter(stream, peer, &hall.handshakes) => entered,
+                        () = told(&mut hall.stopped) => None,
+                    };
+                    if let Some((stream, user)) = entered {
+                        serve(builder, stream, routes.of_user(user), &mut hall.stopped).await;
+                    }
+                    drop((place, hall));
                 });
             }
             Err(error) => {
@@ -221,7 +250,9 @@ async fn next(
     Ok((stream, peer, place))
 }
 
-fn builder() -> auto::Builder<TokioExecutor> {
+type Builder = auto::Builder<TokioExecutor>;
+
+fn builder(http2: Http2) -> Builder {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http2()
@@ -229,21 +260,20 @@ fn builder() -> auto::Builder<TokioExecutor> {
         .adaptive_window(false)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .max_concurrent_streams(STREAMS_MAX)
+        .max_concurrent_streams(http2.streams_max)
         .max_send_buf_size(SEND_BUFFER_BYTES)
-        .keep_alive_interval(KEEP_ALIVE_INTERVAL)
-        .keep_alive_timeout(KEEP_ALIVE_TIMEOUT)
+        .keep_alive_interval(http2.keep_alive_interval)
+        .keep_alive_timeout(http2.keep_alive_timeout)
         .auto_date_header(false);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     builder
 }
 
 async fn serve(
-    builder: auto::Builder<TokioExecutor>,
-    stream: TcpStream,
+    builder: Builder,
+    stream: MaybeTls<TcpStream>,
     routes: Routes,
-    mut stopped: watch::Receiver<bool>,
-    open: mpsc::Sender<()>,
+    stopped: &mut watch::Receiver<bool>,
 ) {
     let stream = Co::new(Linger::new(stream));
     let heard = stream.heard();
@@ -256,7 +286,7 @@ async fn serve(
             tracing::debug!("connection without a request");
             return;
         }
-        () = told(&mut stopped) => {
+        () = told(stopped) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -265,7 +295,6 @@ async fn serve(
         // A client that hangs up: nothing to do, and too common to warn of.
         tracing::debug!(%error, "connection ended");
     }
-    drop(open);
 }
 
 #[cfg(test)]

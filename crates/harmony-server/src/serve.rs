@@ -33,14 +33,16 @@ use crate::config::{Config, Url};
 use crate::gateway::Gateway;
 use crate::http::metrics::Metrics;
 use crate::http::{self, Shared};
-use crate::net::Network;
 use crate::net::methods::Counters;
 use crate::net::routes::Routes;
 use crate::net::services::Services;
+use crate::net::{Door, Http2, Network};
 use crate::version;
+use axum::Router;
 use data_dir::DataDir;
 pub use join::JoinError;
 use join::Place;
+use listen::{Bound, Ports};
 
 /// How long requests under way may take to end when the server stops.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -136,9 +138,9 @@ pub enum ServeError {
     /// The node does not start.
     #[error(transparent)]
     Node(#[from] NodeError),
-    /// A file for TLS between members cannot be used.
+    /// A file for TLS cannot be used.
     #[error("--{flag}: {source}")]
-    PeerTls {
+    Tls {
         /// The flag that names the file.
         flag: &'static str,
         /// What is wrong, and what to do.
@@ -175,7 +177,7 @@ impl Server {
     /// See [`ServeError`]. Nothing keeps running then.
     pub fn start(config: &Config) -> Result<Self, ServeError> {
         // Ports first: a mistake there costs nothing yet.
-        let (listeners, client_addresses) = listen::clients(&config.listen_client)?;
+        let ports = listen::clients(config)?;
         let data_dir = DataDir::open(&config.data_dir)?;
         let clock = SystemClock::new();
         let place = Place::of(config, &data_dir, &clock)?;
@@ -210,13 +212,24 @@ impl Server {
         let counters = Arc::new(Counters::default());
         let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&transport), Arc::clone(&counters)));
         let services = Services::new(&api, counters);
-        let gateway = Gateway::new(services.clone(), limits.message_bytes_max()).router();
-        let http = http::router(Shared { api: Arc::clone(&api), metrics }).merge(gateway);
-        let routes = Routes::new(services, http);
+        let gateway = match config.json_gateway {
+            true => Gateway::new(services.clone(), limits.message_bytes_max()).router(),
+            false => Router::new(),
+        };
+        let health = http::router(Shared { api: Arc::clone(&api), metrics });
+        let addresses = |ports: &[Bound]| ports.iter().map(|port| port.address).collect::<Vec<_>>();
+        let client_addresses = addresses(&ports.client);
+        let metrics_addresses = addresses(&ports.metrics);
+        let doors = doors(ports, services, health, gateway);
+        let http2 = Http2 {
+            streams_max: config.streams_max,
+            keep_alive_interval: config.keep_alive_interval,
+            keep_alive_timeout: config.keep_alive_timeout,
+        };
         let mut tasks = api.tasks();
         tasks.push(Box::pin(verify::run(Arc::clone(&api))));
         tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));
-        let network = match Network::start(listeners, tasks, routes, DRAIN) {
+        let network = match Network::start(doors, http2, tasks, DRAIN) {
             Ok(network) => network,
             Err(error) => {
                 api.watches.hub.close();
@@ -226,6 +239,9 @@ impl Server {
             }
         };
 
+        for notice in &config.notices {
+            tracing::warn!("{notice}");
+        }
         tracing::info!(
             version = version::PROGRAM,
             name = config.name,
@@ -233,6 +249,7 @@ impl Server {
             cluster = %ids.cluster,
             data_dir = %config.data_dir.display(),
             clients = ?client_addresses,
+            metrics = ?metrics_addresses,
             peers = %list(&config.listen_peer),
             members = config.cluster.len(),
             "harmony serves"
@@ -312,6 +329,21 @@ impl Drop for Server {
             tracing::error!(%error, "the server did not close in order");
         }
     }
+}
+
+/// What is served at which port.
+fn doors(ports: Ports, services: Services, health: Router, gateway: Router) -> Vec<Door> {
+    let http = health.clone().merge(gateway);
+    let client = match ports.http.is_empty() {
+        true => Routes::new(services, http.clone()),
+        // As in etcd: HTTP has ports of its own.
+        false => Routes::grpc(services),
+    };
+    let door = |port: Bound, routes| Door { socket: port.socket, entrance: port.entrance, routes };
+    let mut doors: Vec<Door> = ports.client.into_iter().map(|port| door(port, client.clone())).collect();
+    doors.extend(ports.http.into_iter().map(|port| door(port, Routes::http(http.clone()))));
+    doors.extend(ports.metrics.into_iter().map(|port| door(port, Routes::http(health.clone()))));
+    doors
 }
 
 /// Who this is.

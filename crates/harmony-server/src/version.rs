@@ -6,6 +6,9 @@ pub(crate) const PROGRAM: &str = env!("CARGO_PKG_VERSION");
 /// The release of etcd whose API and behaviour this server has: clients decide by it what they may use.
 pub(crate) const API: &str = "3.6.14";
 
+/// The same without the patch.
+pub(crate) const API_MINOR: &str = "3.6";
+
 /// The cluster's version of that API.
 pub(crate) const CLUSTER: &str = "3.6.0";
 

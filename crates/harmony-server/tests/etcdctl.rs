@@ -5,7 +5,7 @@
 mod kit;
 mod program;
 
-use program::{Running, Said, run};
+use program::{Running, Said, etcdctl_is_there, run};
 use serde_json::Value;
 
 /// The members' client addresses and whose turn it is: any endpoint must serve any request.
@@ -65,16 +65,6 @@ fn json(said: &Said) -> Vec<Value> {
         Value::Array(values) => values,
         value => vec![value],
     }
-}
-
-/// Whether the tests can run.
-fn etcdctl_is_there() -> bool {
-    let found = std::process::Command::new("etcdctl").arg("version").output().is_ok();
-    if !found {
-        assert!(std::env::var_os("CI").is_none(), "etcdctl is not in the path: install Debian's etcd-client");
-        eprintln!("SKIPPED: etcdctl is not in the path; Debian has it in etcd-client");
-    }
-    found
 }
 
 fn check(nodes: usize) {

@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use certificates::Authority;
 use harmony_testkit::wait::{PATIENCE, pause, until};
 use harmony_testkit::{Client, Ledger, ProcessNode};
 use harmony_types::config::{Identity, WalConfig};
@@ -154,20 +155,20 @@ fn nobody_is_added_to_a_member_that_does_not_listen_for_peers_until_it_does() {
 fn a_member_joins_over_mutual_tls_and_one_with_a_strangers_certificate_does_not() {
     let files = tempfile::tempdir().unwrap();
     let strangers = tempfile::tempdir().unwrap();
-    let authority = certificates::authority(files.path());
+    let authority = Authority::new(files.path(), "ca");
     let tls = |dir: &Path, name: &str| {
         let path = |file: &str| dir.join(file).display().to_string();
         let (cert, key) = (path(&format!("{name}.crt")), path(&format!("{name}.key")));
         let flags = ["--peer-cert-file", &cert, "--peer-key-file", &key, "--peer-trusted-ca-file"];
         let flags: Vec<String> = flags.iter().map(ToString::to_string).collect();
-        [flags, vec![path("ca"), "--peer-client-cert-auth".to_owned()]].concat()
+        [flags, vec![path("ca.ca"), "--peer-client-cert-auth".to_owned()]].concat()
     };
     let url = free_url().replace("http", "https");
     let first = ["--name", "n1", "--listen-peer-urls", &url, "--initial-advertise-peer-urls", &url];
     let first: Vec<String> = first.iter().map(ToString::to_string).collect();
-    certificates::issue(files.path(), &authority, "n1");
-    certificates::issue(files.path(), &authority, "n2");
-    certificates::issue(strangers.path(), &certificates::authority(strangers.path()), "n2");
+    authority.issue("n1");
+    authority.issue("n2");
+    Authority::new(strangers.path(), "ca").issue("n2");
     let (one_dir, two_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let one = start(one_dir.path(), &[first, tls(files.path(), "n1")].concat());
     let through = GrpcClient::new(&one.address).unwrap();

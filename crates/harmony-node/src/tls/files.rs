@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::{Resumption, WebPkiServerVerifier};
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -16,7 +16,7 @@ use rustls::{
 };
 
 use super::verify::{AnyServer, NamedClient, NamedServer};
-use super::{Loaded, TlsConfig, TlsIdentity, TlsVersion, auto};
+use super::{Loaded, TlsConfig, TlsIdentity, TlsVersion, auto, cipher};
 
 /// Largest file that is read, bytes.
 const FILE_BYTES_MAX: u64 = 16 << 20;
@@ -93,18 +93,7 @@ pub(super) struct Contents {
 
 impl Contents {
     /// Reads all files.
-    pub(super) fn read(config: &TlsConfig) -> Result<Self, TlsError> {
-        let mut paths = Vec::new();
-        if let TlsIdentity::Files { cert_file, key_file, dial_with } = &config.identity {
-            paths.push((TlsFile::Certificate, cert_file));
-            paths.push((TlsFile::Key, key_file));
-            if let Some((cert_file, key_file)) = dial_with {
-                paths.push((TlsFile::DialCertificate, cert_file));
-                paths.push((TlsFile::DialKey, key_file));
-            }
-        }
-        paths.extend(config.trusted_ca_file.iter().map(|path| (TlsFile::TrustedCa, path)));
-        paths.extend(config.crl_file.iter().map(|path| (TlsFile::Crl, path)));
+    pub(super) fn read(paths: Vec<(TlsFile, &PathBuf)>) -> Result<Self, TlsError> {
         let files = paths.into_iter().map(|(file, path)| {
             let bytes =
                 read_file(path).map_err(|source| TlsError::Read { file, path: path.clone(), source })?;
@@ -118,7 +107,7 @@ impl Contents {
         Self { files: Vec::new(), unreadable: reason }
     }
 
-    fn get(&self, file: TlsFile) -> Option<(&Path, &[u8])> {
+    pub(super) fn get(&self, file: TlsFile) -> Option<(&Path, &[u8])> {
         let (_, path, bytes) = self.files.iter().find(|(found, ..)| *found == file)?;
         Some((path, bytes))
     }
@@ -156,7 +145,7 @@ pub(super) fn load(config: &TlsConfig, contents: &Contents) -> Result<Loaded, Tl
             "a trusted CA cannot be used together with self-signed certificates: give a certificate and key that it signed",
         ));
     }
-    let provider = Arc::new(ring::default_provider());
+    let provider = Arc::new(cipher::provider(&config.cipher_suites));
     let own = own_pair(config, contents, &provider)?;
     let dial_pair = pair(contents, TlsFile::DialCertificate, TlsFile::DialKey, &provider)?;
     let versions = versions(config);
@@ -186,6 +175,7 @@ pub(super) fn load(config: &TlsConfig, contents: &Contents) -> Result<Loaded, Tl
     // A session that is resumed is not checked again: a certificate revoked meanwhile would live on in it.
     server.session_storage = Arc::new(NoServerSessionStorage {});
     server.send_tls13_tickets = 0;
+    server.alpn_protocols = alpn(&config.protocols);
 
     let (certificates, key) = dial_pair.unwrap_or(own);
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
@@ -213,9 +203,15 @@ pub(super) fn load(config: &TlsConfig, contents: &Contents) -> Result<Loaded, Tl
         .transpose()?
         .map(|mut client| {
             client.resumption = Resumption::disabled();
+            client.alpn_protocols = alpn(&config.protocols);
             Arc::new(client)
         });
     Ok(Loaded { server: Arc::new(server), client })
+}
+
+/// Protocols as rustls wants them.
+pub(super) fn alpn(protocols: &[&str]) -> Vec<Vec<u8>> {
+    protocols.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
 type Pair = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
@@ -233,7 +229,7 @@ fn own_pair(config: &TlsConfig, contents: &Contents, provider: &CryptoProvider) 
 }
 
 /// A certificate and its key, if they are in use.
-fn pair(
+pub(super) fn pair(
     contents: &Contents,
     certificate: TlsFile,
     key: TlsFile,
@@ -268,7 +264,11 @@ fn pair(
     }
 }
 
-fn certificates(file: TlsFile, path: &Path, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(super) fn certificates(
+    file: TlsFile,
+    path: &Path,
+    bytes: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(bytes).collect();
     let found = found.map_err(|error| content(file, path, format!("{error}: it must be PEM")))?;
     if found.is_empty() {
@@ -278,7 +278,7 @@ fn certificates(file: TlsFile, path: &Path, bytes: &[u8]) -> Result<Vec<Certific
     Ok(found)
 }
 
-fn roots(contents: &Contents) -> Result<Option<Arc<RootCertStore>>, TlsError> {
+pub(super) fn roots(contents: &Contents) -> Result<Option<Arc<RootCertStore>>, TlsError> {
     let Some((path, bytes)) = contents.get(TlsFile::TrustedCa) else { return Ok(None) };
     let mut roots = RootCertStore::empty();
     for (slot, certificate) in certificates(TlsFile::TrustedCa, path, bytes)?.into_iter().enumerate() {

@@ -278,3 +278,85 @@ fn check_unreadable(path: &Path, config: TlsConfig) {
     let error = Tls::open(config).unwrap_err().to_string();
     assert!(error.contains(path.to_str().unwrap()) && error.contains("check the path"), "{error}");
 }
+
+/// Dials and accepts on one pipe; the server's word on who dialed, or the first refusal.
+async fn dial(config: DialConfig, tls: &Arc<Tls>, host: &str) -> Result<Option<String>, String> {
+    let dialer = Dialer::open(&config).map_err(|error| error.to_string())?;
+    let (near, far) = tokio::io::duplex(1 << 16);
+    let dialing = async {
+        let mut stream = dialer.connect(host, near).await.map_err(|error| error.to_string())?;
+        // In TLS 1.3 a server's refusal comes behind what the one who dials takes for the end of the handshake.
+        tokio::io::AsyncReadExt::read_u8(&mut stream).await.map_err(|error| error.to_string())
+    };
+    let accepting = async {
+        let mut stream = tls.accept(far).await.map_err(|error| error.to_string())?;
+        tokio::io::AsyncWriteExt::write_u8(&mut stream, 7).await.map_err(|error| error.to_string())?;
+        Ok(client_name(&stream))
+    };
+    let (dialed, accepted) = tokio::join!(dialing, accepting);
+    dialed.and(accepted)
+}
+
+#[tokio::test]
+async fn a_program_dials_whom_it_trusts_and_shows_its_certificate() {
+    let (kit, other) = (Kit::new(), Kit::new());
+    let tls = Tls::open(kit.config()).unwrap();
+    let with = |trusted, identity: bool| DialConfig {
+        trusted,
+        identity: identity.then(|| (kit.path("cert"), kit.path("key"))),
+        protocols: vec!["h2"],
+    };
+    let by_file = || Trusted::File(kit.path("ca"));
+    let member = Ok(Some("member".to_owned()));
+    assert_eq!(dial(with(by_file(), true), &tls, "localhost").await, member);
+    assert_eq!(dial(with(Trusted::System(kit.path("ca")), true), &tls, "localhost").await, member);
+    assert_eq!(dial(with(Trusted::Anybody, true), &tls, "elsewhere").await, member);
+    let anybody =
+        Tls::open(TlsConfig { trusted_ca_file: None, client_cert_auth: false, ..kit.config() }).unwrap();
+    assert_eq!(dial(with(by_file(), false), &anybody, "localhost").await, Ok(None));
+    for (config, host, part) in [
+        (with(by_file(), false), "localhost", "CertificateRequired"),
+        (with(by_file(), true), "elsewhere", "not valid for name"),
+        (with(Trusted::File(other.path("ca")), true), "localhost", "invalid peer certificate"),
+        (with(Trusted::File(kit.path("none")), true), "localhost", "check the path"),
+        (with(Trusted::File(kit.path("key")), true), "localhost", "BEGIN CERTIFICATE"),
+    ] {
+        let error = dial(config, &tls, host).await.unwrap_err();
+        assert!(error.contains(part), "{part:?} is not in {error:?}");
+    }
+}
+
+#[tokio::test]
+async fn both_sides_agree_on_what_is_spoken_inside() {
+    let kit = Kit::new();
+    let tls = Tls::open(TlsConfig { protocols: vec!["h2", "http/1.1"], ..kit.config() }).unwrap();
+    for (protocols, agreed) in
+        [(vec!["http/1.1"], Ok("http/1.1")), (vec!["http/1.1", "h2"], Ok("h2")), (vec!["x"], Err(()))]
+    {
+        let config = DialConfig {
+            trusted: Trusted::File(kit.path("ca")),
+            identity: Some((kit.path("cert"), kit.path("key"))),
+            protocols,
+        };
+        let dialer = Dialer::open(&config).unwrap();
+        let (near, far) = tokio::io::duplex(1 << 16);
+        let (dialed, _accepted) = tokio::join!(dialer.connect("localhost", near), tls.accept(far));
+        let found = dialed.map_err(drop).map(|stream| stream.get_ref().1.alpn_protocol().map(<[u8]>::to_vec));
+        assert_eq!(found, agreed.map(|name| Some(name.as_bytes().to_vec())));
+    }
+}
+
+#[test]
+fn suites_of_tls_1_2_may_be_chosen() {
+    let kit = Kit::new();
+    let only = |name: &str| {
+        let suites = vec![CipherSuite::parse(name).unwrap()];
+        let config = TlsConfig { cipher_suites: suites, max_version: TlsVersion::V12, ..kit.config() };
+        Tls::open(config).unwrap()
+    };
+    // The kit's keys are of ECDSA.
+    let (small, large) =
+        ("TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384");
+    shake_hands(&only(small), &only(small), "localhost").unwrap();
+    check_refused(shake_hands(&only(small), &only(large), "localhost"), "NoCipherSuitesInCommon");
+}

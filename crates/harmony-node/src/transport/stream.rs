@@ -1,33 +1,27 @@
 //! A connection to a peer, plain or through TLS, for tasks and for threads that may block.
 
 use std::io::{self, Read, Write};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use rustls::{ClientConnection, ServerConnection, StreamOwned};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use tokio_rustls::{TlsConnector, TlsStream};
 
-use crate::tls::Tls;
+use crate::tls::{MaybeTls, Tls};
 use crate::transport::address::Address;
 use crate::transport::handshake::invalid;
 
 /// A connection of the peer thread.
-pub(super) enum PeerStream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+pub(super) type PeerStream = MaybeTls<TcpStream>;
 
 impl PeerStream {
     /// Goes on with a connection that was dialed, through TLS when the address says so.
     ///
     /// # Errors
     /// There is no TLS to dial with, or the other side is not who it should be.
-    pub(super) async fn dialed(
+    pub(in crate::transport) async fn dialed(
         stream: TcpStream,
         address: &Address<'_>,
         tls: Option<&Arc<Tls>>,
@@ -46,10 +40,12 @@ impl PeerStream {
     ///
     /// # Errors
     /// The other side is not let in.
-    pub(super) async fn accepted(stream: TcpStream, tls: Option<&Arc<Tls>>) -> io::Result<Self> {
+    pub(in crate::transport) async fn accepted(
+        stream: TcpStream,
+        tls: Option<&Arc<Tls>>,
+    ) -> io::Result<Self> {
         let Some(tls) = tls else { return Ok(Self::Plain(stream)) };
-        tls.refresh_soon().await;
-        let stream = TlsAcceptor::from(tls.server()).accept(stream).await.map_err(explain)?;
+        let stream = tls.accept(stream).await?;
         Ok(Self::Tls(Box::new(stream.into())))
     }
 
@@ -57,7 +53,7 @@ impl PeerStream {
     ///
     /// # Errors
     /// The system refuses.
-    pub(super) fn into_blocking(self, timeout: Duration) -> io::Result<BlockingStream> {
+    pub(in crate::transport) fn into_blocking(self, timeout: Duration) -> io::Result<BlockingStream> {
         let plain = |stream: TcpStream| {
             let stream = stream.into_std()?;
             stream.set_nonblocking(false)?;
@@ -131,49 +127,6 @@ fn server_name(address: &Address<'_>) -> io::Result<ServerName<'static>> {
 fn no_tls() -> io::Error {
     let reason = "an https:// URL, but this member has no certificate, key and trusted CA for peers";
     io::Error::new(io::ErrorKind::InvalidInput, reason)
-}
-
-/// In words what happens when only one side speaks TLS.
-fn explain(error: io::Error) -> io::Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    match inner {
-        Some(rustls::Error::InvalidMessage(_)) => invalid(format!(
-            "{error}: the other side does not speak TLS; its URL for this member must begin with https://"
-        )),
-        _ => error,
-    }
-}
-
-impl AsyncRead for PeerStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for PeerStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
 }
 
 impl Read for BlockingStream {

@@ -1,12 +1,12 @@
 //! `harmony serve`.
 
-use std::fs;
+use std::env;
 use std::process::ExitCode;
 
 use clap::Args;
-use harmony_types::config::ConfigError;
 
-use crate::config::{Config, Options};
+use crate::config::Config;
+use crate::config::sources::Flags;
 use crate::serve::Server;
 use crate::shutdown::{self, Reason, Signals};
 use crate::telemetry;
@@ -16,14 +16,16 @@ const USAGE: u8 = 2;
 
 /// Options of the server.
 #[derive(Debug, Args)]
+// As in Go's programs, the last of a flag that is repeated counts.
+#[command(args_override_self = true)]
 pub(crate) struct ServeArgs {
     #[command(flatten)]
-    options: Options,
+    flags: Flags,
 }
 
 /// Runs the server until it is told to stop.
 pub(crate) fn run(args: ServeArgs) -> ExitCode {
-    let config = match configure(args.options) {
+    let config = match args.flags.configure(environment()) {
         Ok(config) => config,
         Err(error) => {
             for mistake in error.mistakes {
@@ -43,16 +45,9 @@ pub(crate) fn run(args: ServeArgs) -> ExitCode {
     }
 }
 
-/// Flags and environment, then the file, then the defaults.
-fn configure(options: Options) -> Result<Config, ConfigError> {
-    let Some(path) = options.config_file.clone() else {
-        return Config::new(options);
-    };
-    let mistake =
-        |text: String| ConfigError { mistakes: vec![format!("--config-file {}: {text}", path.display())] };
-    let text = fs::read_to_string(&path).map_err(|error| mistake(error.to_string()))?;
-    let file = Options::from_toml(&text).map_err(mistake)?;
-    Config::new(options.or(file))
+/// The variables that are text.
+fn environment() -> impl Iterator<Item = (String, String)> {
+    env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
 }
 
 fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
@@ -85,32 +80,5 @@ fn serve(config: &Config) -> Result<(), Box<dyn std::error::Error>> {
                 ));
             })
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_file_gives_way_to_flags() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("harmony.toml");
-        fs::write(&path, "name = 'file'\nmax-txn-ops = 7\n").unwrap();
-        let options = Options { config_file: Some(path), name: Some("flag".into()), ..Options::default() };
-        let config = configure(options).unwrap();
-        assert_eq!((config.name.as_str(), config.txn_ops_max), ("flag", 7));
-    }
-
-    #[test]
-    fn a_file_that_is_missing_or_wrong_is_named() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("harmony.toml");
-        let options = Options { config_file: Some(path.clone()), ..Options::default() };
-        let missing = configure(options.clone()).unwrap_err().to_string();
-        assert!(missing.contains("--config-file") && missing.contains("harmony.toml"), "{missing}");
-        fs::write(&path, "nmae = 'x'").unwrap();
-        let wrong = configure(options).unwrap_err().to_string();
-        assert!(wrong.contains("nmae"), "{wrong}");
     }
 }

@@ -1,11 +1,12 @@
 //! The options that every client command has. They may stand before the command's name, too, as with `etcdctl`; what
-//! stands behind the name wins, and a flag wins over the environment.
+//! stands behind the name wins, a flag wins over the environment, and there `HARMONY_` wins over `ETCDCTL_`, which counts as well.
 
 use std::env;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::tls::TlsArgs;
 use super::{Client, ClientError, Credentials, Endpoint, Output};
 
 const ENDPOINTS_DEFAULT: &str = "127.0.0.1:2379";
@@ -43,6 +44,9 @@ pub(crate) struct ClientArgs {
     /// Print keys and values as \xNN bytes
     #[arg(long)]
     hex: bool,
+
+    #[command(flatten)]
+    tls: TlsArgs,
 }
 
 impl ClientArgs {
@@ -56,6 +60,7 @@ impl ClientArgs {
             password: self.password.or(earlier.password),
             json: self.json || earlier.json,
             hex: self.hex || earlier.hex,
+            tls: self.tls.or(earlier.tls),
         }
     }
 
@@ -70,7 +75,8 @@ impl ClientArgs {
             (self.json, "--json"),
             (self.hex, "--hex"),
         ];
-        given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag))
+        let given = given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag));
+        given.or_else(|| self.tls.first_given())
     }
 
     /// The client that these options, the environment and the defaults describe.
@@ -79,19 +85,20 @@ impl ClientArgs {
     /// [`ClientError::Usage`] for an endpoint or a duration that cannot be read.
     pub(crate) fn client(&self) -> Result<Client, ClientError> {
         let endpoints = if self.endpoints.is_empty() {
-            variable("HARMONY_ENDPOINTS").unwrap_or_else(|| ENDPOINTS_DEFAULT.to_owned())
+            variable("ENDPOINTS").map_or_else(|| ENDPOINTS_DEFAULT.to_owned(), |(_, list)| list)
         } else {
             self.endpoints.join(",")
         };
-        let endpoints = Endpoint::parse_list(&endpoints).map_err(ClientError::Usage)?;
-        let dial = duration(self.dial_timeout, "HARMONY_DIAL_TIMEOUT", DIAL_TIMEOUT_DEFAULT)?;
-        let command = duration(self.command_timeout, "HARMONY_COMMAND_TIMEOUT", COMMAND_TIMEOUT_DEFAULT)?;
+        let endpoints = self.tls.secure(Endpoint::parse_list(&endpoints).map_err(ClientError::Usage)?)?;
+        let dial = duration(self.dial_timeout, "DIAL_TIMEOUT", DIAL_TIMEOUT_DEFAULT)?;
+        let command = duration(self.command_timeout, "COMMAND_TIMEOUT", COMMAND_TIMEOUT_DEFAULT)?;
         Ok(Client::new(endpoints, dial, command).with_credentials(self.credentials()?))
     }
 
     fn credentials(&self) -> Result<Option<Credentials>, ClientError> {
-        let user = self.user.clone().or_else(|| variable("HARMONY_USER"));
-        let password = self.password.clone().or_else(|| variable("HARMONY_PASSWORD"));
+        let value = |name| variable(name).map(|(_, value)| value);
+        let user = self.user.clone().or_else(|| value("USER"));
+        let password = self.password.clone().or_else(|| value("PASSWORD"));
         Credentials::new(user, password).map_err(|reason| ClientError::Usage(reason.to_owned()))
     }
 
@@ -101,14 +108,31 @@ impl ClientArgs {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
-    env::var(name).ok().filter(|value| !value.is_empty())
+/// The variable of this name, ours or `etcdctl`'s: its whole name and its value.
+pub(super) fn variable(name: &str) -> Option<(String, String)> {
+    ["HARMONY_", "ETCDCTL_"].into_iter().find_map(|prefix| {
+        let name = format!("{prefix}{name}");
+        let value = env::var(&name).ok().filter(|value| !value.is_empty())?;
+        Some((name, value))
+    })
+}
+
+/// Reads a yes or no as etcd's flags do.
+///
+/// # Errors
+/// Says what was expected.
+pub(crate) fn parse_bool(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(format!("\"{text}\" is neither true nor false")),
+    }
 }
 
 fn duration(flag: Option<Duration>, name: &str, default: Duration) -> Result<Duration, ClientError> {
     match (flag, variable(name)) {
         (Some(flag), _) => Ok(flag),
-        (None, Some(text)) => {
+        (None, Some((name, text))) => {
             parse_duration(&text).map_err(|reason| ClientError::Usage(format!("{name}: {reason}")))
         }
         (None, None) => Ok(default),

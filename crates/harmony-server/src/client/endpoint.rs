@@ -1,27 +1,36 @@
-//! Where a server listens: `host:port`, with or without `http://`.
+//! Where a server listens: `host:port`, with or without `http://` or `https://`.
 
 use std::fmt;
+use std::io;
 
+use harmony_node::tls::{Dialer, MaybeTls};
 use http::uri::{Authority, Uri};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Error};
 
 /// One server's client address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
     authority: Authority,
+    /// What its scheme says of TLS; `None` without a scheme.
+    is_tls: Option<bool>,
+    /// With what TLS is spoken.
+    tls: Option<Dialer>,
 }
 
 impl Endpoint {
-    /// Reads `host:port` or `http://host:port`.
+    /// Reads `host:port`, `http://host:port` or `https://host:port`.
     ///
     /// # Errors
     /// Says what is wrong with the text.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let wrong = |reason: &str| Err(format!("endpoint \"{text}\": {reason}"));
-        let rest = match text.split_once("://") {
-            None => text,
-            Some(("http", rest)) => rest.strip_suffix('/').unwrap_or(rest),
-            Some(("https", _)) => return wrong("TLS is not supported yet, use http://"),
-            Some((scheme, _)) => return wrong(&format!("unknown scheme {scheme}, expected http")),
+        let (is_tls, rest) = match text.split_once("://") {
+            None => (None, text),
+            Some(("http", rest)) => (Some(false), rest.strip_suffix('/').unwrap_or(rest)),
+            Some(("https", rest)) => (Some(true), rest.strip_suffix('/').unwrap_or(rest)),
+            Some((scheme, _)) => return wrong(&format!("unknown scheme {scheme}, expected http or https")),
         };
         let Ok(authority) = rest.parse::<Authority>() else {
             return wrong("expected host:port");
@@ -29,7 +38,7 @@ impl Endpoint {
         match authority.port_u16() {
             None | Some(0) => wrong("expected host:port"),
             Some(_) if authority.host().is_empty() => wrong("expected host:port"),
-            Some(_) => Ok(Self { authority }),
+            Some(_) => Ok(Self { authority, is_tls, tls: None }),
         }
     }
 
@@ -50,15 +59,58 @@ impl Endpoint {
         Ok(endpoints)
     }
 
-    /// `host:port`.
-    pub(crate) fn authority(&self) -> &Authority {
-        &self.authority
+    /// What its scheme says of TLS; `None` without a scheme.
+    pub(crate) fn is_tls(&self) -> Option<bool> {
+        self.is_tls
+    }
+
+    /// The same, spoken to through TLS.
+    pub(crate) fn with_tls(self, dialer: Dialer) -> Self {
+        Self { tls: Some(dialer), ..self }
+    }
+
+    /// Connects.
+    ///
+    /// # Errors
+    /// Nobody listens there, or TLS does not come about.
+    pub(crate) async fn connect(&self) -> io::Result<MaybeTls<TcpStream>> {
+        let stream = TcpStream::connect(self.authority.as_str()).await?;
+        stream.set_nodelay(true)?;
+        match &self.tls {
+            None => Ok(MaybeTls::Plain(stream)),
+            Some(dialer) => {
+                let stream = dialer.connect(self.authority.host(), stream).await?;
+                Ok(MaybeTls::Tls(Box::new(stream.into())))
+            }
+        }
+    }
+
+    /// Connects for gRPC, anew whenever the connection breaks.
+    ///
+    /// # Errors
+    /// As [`Endpoint::connect`].
+    pub(crate) async fn channel(&self) -> Result<Channel, Error> {
+        let own = self.clone();
+        let connector = tower::service_fn(move |_: Uri| {
+            let own = own.clone();
+            async move { own.connect().await.map(TokioIo::new) }
+        });
+        self.transport().connect_with_connector(connector).await
+    }
+
+    /// The URL of this path.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("{}://{}{path}", self.scheme(), self.authority)
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.tls.is_some() { "https" } else { "http" }
     }
 
     /// As tonic wants it.
-    pub(crate) fn transport(&self) -> tonic::transport::Endpoint {
+    fn transport(&self) -> tonic::transport::Endpoint {
         let uri = Uri::builder()
-            .scheme("http")
+            .scheme(self.scheme())
             .authority(self.authority.clone())
             .path_and_query("/")
             .build()
@@ -69,7 +121,10 @@ impl Endpoint {
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.authority)
+        match &self.tls {
+            None => write!(f, "{}", self.authority),
+            Some(_) => write!(f, "https://{}", self.authority),
+        }
     }
 }
 
@@ -82,6 +137,9 @@ mod tests {
         let list = Endpoint::parse_list("127.0.0.1:2379, http://localhost:1/,[::1]:2,").unwrap();
         let texts: Vec<_> = list.iter().map(ToString::to_string).collect();
         assert_eq!(texts, ["127.0.0.1:2379", "localhost:1", "[::1]:2"]);
+        let schemes: Vec<_> = list.iter().map(Endpoint::is_tls).collect();
+        assert_eq!(schemes, [None, Some(false), None]);
+        assert_eq!(Endpoint::parse("https://h:1/").unwrap().is_tls(), Some(true));
     }
 
     #[test]
@@ -94,8 +152,7 @@ mod tests {
         check("localhost:0", "expected host:port");
         check(":2379", "expected host:port");
         check("http://a:1/path", "expected host:port");
-        check("https://a:1", "TLS is not supported yet, use http://");
-        check("ftp://a:1", "unknown scheme ftp, expected http");
+        check("ftp://a:1", "unknown scheme ftp, expected http or https");
         assert_eq!(Endpoint::parse_list(" ,").unwrap_err(), "no endpoint given");
     }
 }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Deserialize;
 
+use crate::client::args::parse_bool;
+
 /// Declares the options once, for the command line, the environment, the file, and their precedence.
 macro_rules! options {
     ($($(#[$meta:meta])* $name:ident: $type:ty, $env:literal;)*) => {
@@ -13,7 +15,8 @@ macro_rules! options {
         #[derive(Clone, Debug, Default, PartialEq, Eq, Args, Deserialize)]
         #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
         pub struct Options {
-            /// TOML file with the same options, without the leading dashes; flags and environment win over it.
+            /// File with the same options, without the leading dashes: TOML if its name ends so, else YAML as etcd's; flags and
+            /// environment win over it
             #[arg(long, env = "HARMONY_CONFIG_FILE", value_name = "FILE")]
             #[serde(skip)]
             pub config_file: Option<PathBuf>,
@@ -21,6 +24,15 @@ macro_rules! options {
         }
 
         impl Options {
+            /// The names of those that are set, as flags have them.
+            pub(crate) fn given(&self) -> Vec<String> {
+                let mut given = Vec::new();
+                $(if self.$name.is_some() {
+                    given.push(stringify!($name).replace('_', "-"));
+                })*
+                given
+            }
+
             /// These options, and those of `other` where these say nothing.
             #[must_use]
             pub fn or(self, other: Self) -> Self {
@@ -53,7 +65,8 @@ options! {
     /// Text that keeps clusters of the same addresses apart [default: etcd-cluster]
     initial_cluster_token: String, "HARMONY_INITIAL_CLUSTER_TOKEN";
     /// Refuse membership changes behind which too few members would be there [default: true]
-    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = parse_bool)]
     strict_reconfig_check: bool, "HARMONY_STRICT_RECONFIG_CHECK";
     /// Members that may be learners at once, those among them that join as voters [default: 1]
     #[arg(value_name = "COUNT")]
@@ -85,6 +98,36 @@ options! {
     /// How fast a snapshot is sent to a member, bytes a second; 0 is no limit [default: 0]
     #[arg(value_name = "BYTES")]
     snapshot_send_rate: u64, "HARMONY_SNAPSHOT_SEND_RATE";
+    /// Where to serve /metrics and health only, separated by commas [default: none, they are on the client URLs, too]
+    listen_metrics_urls: String, "HARMONY_LISTEN_METRICS_URLS";
+    /// Where to serve the JSON gateway, health and metrics; the client URLs are for gRPC alone then [default: none]
+    listen_client_http_urls: String, "HARMONY_LISTEN_CLIENT_HTTP_URLS";
+    /// Certificate for clients, PEM; a replaced file counts for the next connection
+    #[arg(value_name = "FILE")]
+    cert_file: PathBuf, "HARMONY_CERT_FILE";
+    /// Key of --cert-file, PEM
+    #[arg(value_name = "FILE")]
+    key_file: PathBuf, "HARMONY_KEY_FILE";
+    /// Clients must have a certificate, whose common name is their user where they do not log in
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = parse_bool)]
+    client_cert_auth: bool, "HARMONY_CLIENT_CERT_AUTH";
+    /// Certificates of those who sign for clients, PEM; with it clients must have a certificate
+    #[arg(value_name = "FILE")]
+    trusted_ca_file: PathBuf, "HARMONY_TRUSTED_CA_FILE";
+    /// Revoked certificates of clients, PEM or DER
+    #[arg(value_name = "FILE")]
+    client_crl_file: PathBuf, "HARMONY_CLIENT_CRL_FILE";
+    /// Common name that clients' certificates must have; several are separated by commas
+    #[arg(value_name = "NAME")]
+    client_cert_allowed_cn: String, "HARMONY_CLIENT_CERT_ALLOWED_CN";
+    /// Host name that clients' certificates must have; several are separated by commas
+    #[arg(value_name = "NAME")]
+    client_cert_allowed_hostname: String, "HARMONY_CLIENT_CERT_ALLOWED_HOSTNAME";
+    /// Make a certificate for clients at start: hides what they say from listeners, and proves nobody's identity
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = parse_bool)]
+    auto_tls: bool, "HARMONY_AUTO_TLS";
     /// Certificate for connections between members, PEM; a replaced file counts for the next connection
     #[arg(value_name = "FILE")]
     peer_cert_file: PathBuf, "HARMONY_PEER_CERT_FILE";
@@ -98,7 +141,8 @@ options! {
     #[arg(value_name = "FILE")]
     peer_client_key_file: PathBuf, "HARMONY_PEER_CLIENT_KEY_FILE";
     /// Whoever connects as a member must have a certificate; implied by --peer-trusted-ca-file
-    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = parse_bool)]
     peer_client_cert_auth: bool, "HARMONY_PEER_CLIENT_CERT_AUTH";
     /// Certificates of those who sign for members, PEM
     #[arg(value_name = "FILE")]
@@ -113,7 +157,8 @@ options! {
     #[arg(value_name = "NAME")]
     peer_cert_allowed_hostname: String, "HARMONY_PEER_CERT_ALLOWED_HOSTNAME";
     /// Make a certificate for members at start: hides what they say from listeners, and proves nobody's identity
-    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = parse_bool)]
     peer_auto_tls: bool, "HARMONY_PEER_AUTO_TLS";
     /// Years that such a certificate is valid [default: 1]
     #[arg(value_name = "YEARS")]
@@ -124,6 +169,9 @@ options! {
     /// Newest version of TLS, TLS1.2 or TLS1.3 [default: TLS1.3]
     #[arg(value_name = "VERSION")]
     tls_max_version: String, "HARMONY_TLS_MAX_VERSION";
+    /// Suites of TLS 1.2 that may be used, by their registered names, separated by commas [default: all that are safe]
+    #[arg(value_name = "NAMES")]
+    cipher_suites: String, "HARMONY_CIPHER_SUITES";
     /// Size of one file of the log, bytes; space is given up by whole files [default: 16777216]
     #[arg(value_name = "BYTES")]
     wal_segment_bytes: u64, "HARMONY_WAL_SEGMENT_BYTES";
@@ -144,6 +192,19 @@ options! {
     /// How often a watch that asks for it and sees no event is told how far it is, 100ms at least [default: 10m]
     #[arg(value_name = "DURATION")]
     watch_progress_notify_interval: String, "HARMONY_WATCH_PROGRESS_NOTIFY_INTERVAL";
+    /// Serve the JSON gateway [default: true]
+    #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = parse_bool)]
+    enable_grpc_gateway: bool, "HARMONY_ENABLE_GRPC_GATEWAY";
+    /// Requests under way on one connection [default: 100000]
+    #[arg(value_name = "COUNT")]
+    max_concurrent_streams: u64, "HARMONY_MAX_CONCURRENT_STREAMS";
+    /// Without a sign of life for so long a connection is asked for one [default: 2h]
+    #[arg(value_name = "DURATION")]
+    grpc_keepalive_interval: String, "HARMONY_GRPC_KEEPALIVE_INTERVAL";
+    /// How long a connection may take to answer that [default: 20s]
+    #[arg(value_name = "DURATION")]
+    grpc_keepalive_timeout: String, "HARMONY_GRPC_KEEPALIVE_TIMEOUT";
     /// What to log: error, warn, info, debug or trace [default: info]
     #[arg(value_name = "LEVEL")]
     log_level: String, "HARMONY_LOG_LEVEL";

@@ -1,4 +1,4 @@
-use harmony_node::tls::{AllowedName, TlsIdentity, TlsVersion};
+use harmony_node::tls::{AllowedName, CipherSuite, TlsIdentity, TlsVersion};
 
 use super::*;
 
@@ -67,11 +67,53 @@ fn the_client_urls_advertised_follow_those_listened_on() {
 }
 
 #[test]
-fn clients_have_no_tls_yet() {
-    check_mistakes("listen-client-urls = 'https://h:1'", &["--listen-client-urls https://h:1 needs TLS"]);
+fn tls_for_clients_is_read_from_etcds_flags() {
+    let https = "listen-client-urls = 'https://h:1,http://h:2'\n";
+    let config = Config::new(options(&format!(
+        "{https}cert-file = 'c'\nkey-file = 'k'\ntrusted-ca-file = 'ca'\nclient-cert-auth = true\n\
+         client-crl-file = 'crl'\nclient-cert-allowed-hostname = 'x'\ntls-max-version = 'TLS1.2'\n\
+         cipher-suites = 'TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,TLS_RSA_WITH_AES_256_GCM_SHA384,TLS_AES_128_GCM_SHA256'"
+    )))
+    .unwrap();
+    let identity = TlsIdentity::Files { cert_file: "c".into(), key_file: "k".into(), dial_with: None };
+    let suite = CipherSuite::parse("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256").unwrap();
+    let expected = TlsConfig {
+        trusted_ca_file: Some("ca".into()),
+        client_cert_auth: true,
+        crl_file: Some("crl".into()),
+        allowed: vec![AllowedName::Hostname("x".to_owned())],
+        max_version: TlsVersion::V12,
+        cipher_suites: vec![suite],
+        protocols: vec!["h2", "http/1.1"],
+        ..TlsConfig::new(identity)
+    };
+    assert_eq!(config.client_tls, Some(expected));
+    let notices = ["TLS_RSA_WITH_AES_256_GCM_SHA384 is too weak", "http://h:2 is served without TLS"];
+    assert!(
+        config.notices.iter().zip(notices).all(|(notice, part)| notice.contains(part)),
+        "{:?}",
+        config.notices
+    );
+    let auto = Config::new(options("listen-metrics-urls = 'https://m:1'\nauto-tls = true")).unwrap();
+    let hosts = ["127.0.0.1", "m"].map(str::to_owned).to_vec();
+    assert_eq!(auto.client_tls.unwrap().identity, TlsIdentity::SelfSigned { hosts, valid_years: 1 });
+    // TLS may end before this server.
+    let proxied = Config::new(options("advertise-client-urls = 'https://h:1'")).unwrap();
+    assert_eq!((proxied.client_tls, join(&proxied.advertise_client)), (None, "https://h:1".to_owned()));
     check_mistakes(
-        "advertise-client-urls = 'https://h:1'",
-        &["--advertise-client-urls https://h:1 needs TLS"],
+        https,
+        &["--cert-file is missing and https://h:1 needs TLS: give it with --key-file, or --auto-tls"],
+    );
+    check_mistakes(
+        &format!(
+            "{https}cert-file = 'c'\nclient-cert-auth = true\ncipher-suites = 'X'\ntls-min-version = 'x'"
+        ),
+        &[
+            "--tls-min-version is \"x\"",
+            "--cipher-suites names \"X\": use TLS_",
+            "--key-file is missing: --cert-file needs it",
+            "--client-cert-auth says nothing without --trusted-ca-file",
+        ],
     );
 }
 

@@ -231,7 +231,7 @@ impl Server {
             None,
             MetricType::Gauge,
         )?;
-        ConstGauge::new(1_i64).encode(family.encode_family(&[("cluster_version", "3.6")])?)
+        ConstGauge::new(1_i64).encode(family.encode_family(&[("cluster_version", version::API_MINOR)])?)
     }
 }
 

@@ -11,17 +11,37 @@ use tower::Service;
 
 use super::methods;
 use super::services::{Counted, Services};
+use crate::auth::caller::CertificateUser;
 
-/// All that is served on the client port; one clone a connection.
+/// All that is served on a port; one clone a connection.
 #[derive(Clone)]
 pub(crate) struct Routes {
-    services: Services,
+    /// `None` on a port without gRPC.
+    services: Option<Services>,
     http: Router,
+    /// Whom the connection's certificate names. The JSON gateway does not hear of it: as in etcd, a certificate is no login there.
+    user: Option<CertificateUser>,
 }
 
 impl Routes {
+    /// gRPC and HTTP.
     pub(crate) fn new(services: Services, http: Router) -> Self {
-        Self { services, http }
+        Self { services: Some(services), http, user: None }
+    }
+
+    /// gRPC alone.
+    pub(crate) fn grpc(services: Services) -> Self {
+        Self::new(services, Router::new())
+    }
+
+    /// HTTP alone.
+    pub(crate) fn http(http: Router) -> Self {
+        Self { services: None, http, user: None }
+    }
+
+    /// The same for a connection of this user.
+    pub(crate) fn of_user(&self, user: Option<CertificateUser>) -> Self {
+        Self { user, ..self.clone() }
     }
 }
 
@@ -34,9 +54,14 @@ impl Service<Request<Incoming>> for Routes {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Incoming>) -> Counted {
-        if methods::find(request.uri().path()).is_some() || is_grpc(&request) {
-            return self.services.call(request);
+    fn call(&mut self, mut request: Request<Incoming>) -> Counted {
+        if let Some(services) = &mut self.services
+            && (methods::find(request.uri().path()).is_some() || is_grpc(&request))
+        {
+            if let Some(user) = &self.user {
+                request.extensions_mut().insert(user.clone());
+            }
+            return services.call(request);
         }
         let answer = self.http.call(request);
         Counted::uncounted(Box::pin(async move { answer.await.map(|response| response.map(Body::new)) }))

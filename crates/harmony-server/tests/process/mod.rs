@@ -9,7 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 pub(crate) fn harmony(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harmony"));
-    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("HARMONY_")) {
+    let is_ours = |name: &str| name.starts_with("HARMONY_") || name.starts_with("ETCD_");
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_ours(&name.to_string_lossy())) {
         command.env_remove(name);
     }
     command.arg("serve").args(arguments).current_dir(dir).stderr(Stdio::piped()).stdin(Stdio::null());
@@ -33,6 +34,22 @@ impl Running {
         Self::spawn(harmony(dir, &[&FIXED[..], arguments].concat()))
     }
 
+    /// Starts one that listens for clients there.
+    pub(crate) fn start_at(dir: &Path, client_urls: &str, arguments: &[&str]) -> Self {
+        let fixed = ["--listen-client-urls", client_urls, "--log-format", "json"];
+        Self::spawn(harmony(dir, &[&fixed[..], arguments].concat()))
+    }
+
+    /// Reads what it says until a line has all these parts.
+    #[track_caller]
+    pub(crate) fn says(&mut self, parts: &[&str]) {
+        let mut line = String::new();
+        while !parts.iter().all(|part| line.contains(part)) {
+            line.clear();
+            assert_ne!(self.stderr.read_line(&mut line).unwrap(), 0, "it ended before it said {parts:?}");
+        }
+    }
+
     /// Starts one behind a line of shell, such as a limit.
     pub(crate) fn start_behind(dir: &Path, arguments: &[&str], line: &str) -> Self {
         let server = harmony(dir, &[&FIXED[..], arguments].concat());
@@ -43,7 +60,8 @@ impl Running {
         Self::spawn(shell)
     }
 
-    fn spawn(mut command: Command) -> Self {
+    /// Starts a command that [`harmony`] made.
+    pub(crate) fn spawn(mut command: Command) -> Self {
         let mut child = command.spawn().unwrap();
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let mut running = Self { child, stderr, address: String::new(), said: String::new() };

@@ -64,6 +64,16 @@ fn command(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> 
     command
 }
 
+/// Whether tests with `etcdctl` can run.
+pub(crate) fn etcdctl_is_there() -> bool {
+    let found = Command::new("etcdctl").arg("version").output().is_ok();
+    if !found {
+        assert!(std::env::var_os("CI").is_none(), "etcdctl is not in the path: install Debian's etcd-client");
+        eprintln!("SKIPPED: etcdctl is not in the path; Debian has it in etcd-client");
+    }
+    found
+}
+
 /// A program that goes on until it is dropped, and its standard output.
 pub(crate) struct Running {
     child: Child,
@@ -88,6 +98,16 @@ impl Running {
             self.out.read_line(&mut found).expect("UTF-8");
         }
         assert_eq!(found, lines);
+    }
+
+    /// Reads on until this line.
+    #[track_caller]
+    pub(crate) fn until(&mut self, line: &str) {
+        let mut found = String::new();
+        while found != line {
+            found.clear();
+            assert_ne!(self.out.read_line(&mut found).expect("UTF-8"), 0, "it ended before {line:?}");
+        }
     }
 }
 

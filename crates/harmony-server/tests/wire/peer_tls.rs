@@ -4,14 +4,14 @@ use std::net::TcpListener;
 
 use harmony_server::serve::Server;
 
-use crate::certificates::{authority, issue};
+use crate::certificates::Authority;
 use crate::http::request;
 use crate::served::{Served, config};
 
 #[tokio::test]
 async fn members_with_certificates_form_a_cluster() {
     let files = tempfile::tempdir().unwrap();
-    let authority = authority(files.path());
+    let authority = Authority::new(files.path(), "ca");
     let ports: Vec<TcpListener> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
     let urls: Vec<String> =
         ports.iter().map(|port| format!("https://{}", port.local_addr().unwrap())).collect();
@@ -19,7 +19,7 @@ async fn members_with_certificates_form_a_cluster() {
     let cluster = format!("a={},b={},c={}", urls[0], urls[1], urls[2]);
     let mut members = Vec::new();
     for (name, url) in ["a", "b", "c"].iter().zip(&urls) {
-        issue(files.path(), &authority, name);
+        authority.issue(name);
         let path = |file: &str| files.path().join(file).display().to_string();
         let toml = format!(
             "name = '{name}'\ninitial-cluster = '{cluster}'\ninitial-advertise-peer-urls = '{url}'\n\
@@ -27,7 +27,7 @@ async fn members_with_certificates_form_a_cluster() {
              peer-cert-allowed-cn = 'a,b,c'",
             path(&format!("{name}.crt")),
             path(&format!("{name}.key")),
-            path("ca"),
+            path("ca.ca"),
         );
         members.push(Served::start(&toml).await);
     }
@@ -59,12 +59,12 @@ async fn members_with_certificates_form_a_cluster() {
 #[tokio::test]
 async fn a_file_that_cannot_be_used_is_named_with_its_flag() {
     let dir = tempfile::tempdir().unwrap();
-    let authority = authority(dir.path());
-    issue(dir.path(), &authority, "a");
-    issue(dir.path(), &authority, "b");
+    let authority = Authority::new(dir.path(), "ca");
+    authority.issue("a");
+    authority.issue("b");
     let path = |file: &str| dir.path().join(file).display().to_string();
     for (key, ca, parts) in [
-        ("b.key", "ca", ["--peer-key-file", "b.key", "not the key of the first certificate"]),
+        ("b.key", "ca.ca", ["--peer-key-file", "b.key", "not the key of the first certificate"]),
         ("a.key", "none", ["--peer-trusted-ca-file", "none", "check the path"]),
         ("a.key", "a.key", ["--peer-trusted-ca-file", "a.key", "BEGIN CERTIFICATE"]),
     ] {

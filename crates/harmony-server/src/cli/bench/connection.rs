@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{HeaderMap, Request, StatusCode};
-use tokio::net::TcpStream;
 
 use crate::client::Endpoint;
 
@@ -97,10 +96,7 @@ impl Connection {
     }
 
     async fn connect(&self) -> Result<Link, String> {
-        let stream = TcpStream::connect(self.endpoint.authority().as_str())
-            .await
-            .map_err(|error| error.to_string())?;
-        stream.set_nodelay(true).map_err(|error| error.to_string())?;
+        let stream = self.endpoint.connect().await.map_err(|error| error.to_string())?;
         let (sender, driver) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -110,7 +106,7 @@ impl Connection {
             .map_err(|error| error.to_string())?;
         // Its end shows in the requests that it carries.
         tokio::task::spawn_local(async move { drop(driver.await) });
-        let head = Request::post(format!("http://{}{}", self.endpoint.authority(), self.path))
+        let head = Request::post(self.endpoint.url(self.path))
             .header("content-type", "application/grpc")
             .header("te", "trailers")
             .body(())
