@@ -3,13 +3,16 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 use harmony_node::{TcpTransport, TcpTransportConfig, TransportError};
 use harmony_types::config::Identity;
-use harmony_types::transport::PeerSink;
-use harmony_types::{ClusterId, Member, Message, NodeError, NodeId, PeerMessage, Role, Snapshot, Transport};
+use harmony_types::transport::{Held, PeerRefusal, PeerSink};
+use harmony_types::{
+    ClusterId, LogIndex, Member, Message, NodeError, NodeId, PeerMessage, Role, Snapshot, Transport,
+};
 
 fn id(number: u64) -> NodeId {
     NodeId::new(number).unwrap()
@@ -184,6 +187,66 @@ fn peers_find_each_other_again_after_one_was_away() {
     again.attach(Arc::clone(&inbox) as _);
     send_until(1, &inbox);
     again.stop();
+    two.stop();
+}
+
+/// Knows up to where others held the log, and what it was told of itself.
+#[derive(Default)]
+struct Witness {
+    inbox: Inbox,
+    acknowledged: AtomicU64,
+    told: Mutex<Vec<PeerRefusal>>,
+    changed: Condvar,
+}
+
+impl PeerSink for Witness {
+    fn receive(&self, from: NodeId, message: PeerMessage) {
+        self.inbox.receive(from, message);
+    }
+
+    fn receive_snapshot(&self, _: Message, _: Snapshot) -> Result<(), NodeError> {
+        Ok(())
+    }
+
+    fn unreachable(&self, _: NodeId) {}
+
+    fn snapshot_sent(&self, _: NodeId, _: bool) {}
+
+    fn admit(&self, _: NodeId, held: Held) -> Result<(), PeerRefusal> {
+        let acknowledged = LogIndex(self.acknowledged.load(Ordering::SeqCst));
+        if held.last < acknowledged { Err(PeerRefusal::Forgot { acknowledged }) } else { Ok(()) }
+    }
+
+    fn refused(&self, _: NodeId, refusal: PeerRefusal) {
+        self.told.lock().unwrap().push(refusal);
+        self.changed.notify_all();
+    }
+}
+
+/// Its connection is older than what is known of it: it has to greet anew, or it would be heard for ever, and never be told.
+#[test]
+fn a_peer_that_was_admitted_before_it_was_known_to_have_forgotten_is_told() {
+    let one = start(7, 1, Vec::new());
+    let witness = Arc::new(Witness::default());
+    one.attach(Arc::clone(&witness) as _);
+    let two = start(7, 2, vec![member(1, one.local_addresses()[0])]);
+    let forgetful = Arc::new(Witness::default());
+    two.attach(Arc::clone(&forgetful) as _);
+    let clock = harmony_node::SystemClock::new();
+    while witness.inbox.received.lock().unwrap().is_empty() {
+        two.send(id(1), vec![propose(1)]);
+        harmony_types::Clock::sleep(&clock, std::time::Duration::from_millis(5));
+        assert!(harmony_types::Clock::now(&clock) < std::time::Duration::from_secs(60), "never arrives");
+    }
+
+    witness.acknowledged.store(55, Ordering::SeqCst);
+    one.set_peers(&[member(2, two.local_addresses()[0])]);
+    let told = forgetful.told.lock().unwrap();
+    let limit = std::time::Duration::from_secs(60);
+    let (told, _) = forgetful.changed.wait_timeout_while(told, limit, |told| told.is_empty()).unwrap();
+    assert_eq!(told.first(), Some(&PeerRefusal::Forgot { acknowledged: LogIndex(55) }));
+    drop(told);
+    one.stop();
     two.stop();
 }
 

@@ -87,8 +87,8 @@ impl Own {
     }
 
     /// The dialing side: whether the answer is the expected member's consent.
-    fn accepted(self, sink: &dyn PeerSink, expected: NodeId, frame: Bytes) -> Result<Hello, String> {
-        let hello = Hello::decode(frame).map_err(|error| error.to_string())?;
+    fn accepted(self, sink: &dyn PeerSink, expected: NodeId, frame: Bytes) -> io::Result<Hello> {
+        let hello = Hello::decode(frame).map_err(refused)?;
         if hello.magic == MAGIC && !hello.refusal.is_empty() {
             // Only a member of the same cluster, at this place, knows what this one is.
             if hello.cluster == self.cluster.0 && hello.from == expected.get() && hello.to == self.node.get()
@@ -102,18 +102,31 @@ impl Own {
                     );
                 }
             }
-            return Err(format!("refused by the other side: {}", hello.refusal));
+            return Err(refused(format!("refused by the other side: {}", hello.refusal)));
         }
-        let from = self.check(&hello)?;
+        let from = self.check(&hello).map_err(refused)?;
         if from != expected {
-            return Err(format!("member {from} answers, {expected} is expected"));
+            return Err(refused(format!("member {from} answers, {expected} is expected")));
         }
         let held = Held { last: LogIndex(hello.last) };
         match sink.admit(from, held) {
             Ok(()) => Ok(hello),
-            Err(refusal) => Err(words(from, hello.last, refusal)),
+            Err(refusal) => {
+                let reason = words(from, hello.last, refusal);
+                Err(io::Error::new(io::ErrorKind::PermissionDenied, RefusedHere(reason)))
+            }
         }
     }
+}
+
+/// A member that was dialed was refused by who dialed it: it does not hear of that by this connection.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct RefusedHere(String);
+
+/// Whether a dial ended because this side refuses the other.
+pub(super) fn is_refused_here(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|reason| reason.is::<RefusedHere>())
 }
 
 fn words(peer: NodeId, last: u64, refusal: PeerRefusal) -> String {
@@ -145,7 +158,7 @@ pub(super) async fn dial(
     stream.write_all(&encode(&own.hello(to.get(), purpose, sink.held()))).await?;
     stream.flush().await?;
     let answer = read_frame(stream, HELLO_BYTES_MAX).await?;
-    own.accepted(sink, to, answer).map(|hello| hello.answers_pings).map_err(refused)
+    own.accepted(sink, to, answer).map(|hello| hello.answers_pings)
 }
 
 /// As [`dial`], on a thread that may block.
@@ -159,7 +172,7 @@ pub(super) fn dial_blocking(
     stream.write_all(&encode(&own.hello(to.get(), purpose, sink.held())))?;
     stream.flush()?;
     let answer = read_frame_blocking(stream, HELLO_BYTES_MAX)?;
-    own.accepted(sink, to, answer).map(drop).map_err(refused)
+    own.accepted(sink, to, answer).map(drop)
 }
 
 /// The first frame of somebody who is no member yet.
@@ -223,8 +236,8 @@ pub(super) fn read_frame_blocking(stream: &mut impl Read, limit: usize) -> io::R
     Ok(payload.freeze())
 }
 
-fn refused(reason: String) -> io::Error {
-    io::Error::new(io::ErrorKind::PermissionDenied, reason)
+fn refused(reason: impl ToString) -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, reason.to_string())
 }
 
 /// An error for what a peer should not have sent.

@@ -203,8 +203,15 @@ async fn connect_to(to: NodeId, url: &str, wires: &Wires) -> io::Result<(PeerStr
     stream.set_nodelay(true)?;
     liveness::watch(&SockRef::from(&stream))?;
     let mut stream = PeerStream::dialed(stream, &address, wires.tls.as_ref()).await?;
-    let answers_pings = handshake::dial(wires.own, &**node, to, Purpose::Messages, &mut stream).await?;
-    Ok((stream, answers_pings))
+    match handshake::dial(wires.own, &**node, to, Purpose::Messages, &mut stream).await {
+        Ok(answers_pings) => Ok((stream, answers_pings)),
+        Err(error) => {
+            if handshake::is_refused_here(&error) {
+                wires.doubt(to);
+            }
+            Err(error)
+        }
+    }
 }
 
 /// Uses a connection until the peer is closed, or it ends with an error.

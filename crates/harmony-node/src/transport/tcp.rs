@@ -3,7 +3,7 @@
 //! What arrives comes over the connections that peers dialed. Every connection opens with a handshake; every frame has a
 //! checksum; every number is checked. Whatever fails a check closes the connection: Raft sends again what was lost.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::path::PathBuf;
@@ -147,8 +147,10 @@ pub(super) struct Wires {
     stopped: AtomicBool,
     sink: OnceLock<Arc<dyn PeerSink>>,
     roster: OnceLock<MembersOf>,
-    /// Moves whenever the members change: whoever was removed is not heard any more.
+    /// Moves whenever the members change, or one is doubted: whoever was removed, or has to greet anew, is not heard any more.
     members: watch::Sender<()>,
+    /// Peers that were refused when they were dialed, and have not been admitted since.
+    doubted: Mutex<BTreeSet<NodeId>>,
     greetings: Semaphore,
     connections: Semaphore,
 }
@@ -175,6 +177,17 @@ impl Wires {
     /// The node behind this transport: it has to be there before anybody is greeted in its name.
     pub(super) fn node(&self) -> io::Result<&Arc<dyn PeerSink>> {
         self.sink().ok_or_else(|| io::Error::new(io::ErrorKind::NotConnected, "the node is still starting"))
+    }
+
+    /// Ends the connections that a peer has made, which were admitted when less was known of it: its next greeting is refused, and
+    /// told so.
+    pub(super) fn doubt(&self, peer: NodeId) {
+        self.doubted().insert(peer);
+        self.members.send_replace(());
+    }
+
+    fn doubted(&self) -> MutexGuard<'_, BTreeSet<NodeId>> {
+        self.doubted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn gone(&self, peer: NodeId) {
@@ -250,6 +263,7 @@ impl TcpTransport {
             sink: OnceLock::new(),
             roster: OnceLock::new(),
             members: watch::Sender::new(()),
+            doubted: Mutex::default(),
             greetings: Semaphore::new(bounds::PEER_GREETINGS_MAX),
             connections: Semaphore::new(bounds::PEER_CONNECTIONS_MAX),
         });
@@ -478,6 +492,7 @@ async fn converse(
         return timeout(HANDSHAKE_TIMEOUT, roster::tell(wires, stream)).await?;
     };
     drop(greeting);
+    wires.doubted().remove(&from);
     let _connection = wires.connections.try_acquire().map_err(full)?;
     match purpose {
         Purpose::Snapshot => open.take().map_or(Ok(()), |stream| take_snapshot(from, stream, wires)),
@@ -496,7 +511,7 @@ async fn read_messages(from: NodeId, stream: &mut PeerStream, wires: &Wires) -> 
     loop {
         let read = {
             let read = pin!(read_frame(&mut stream, limits::PEER_FRAME_BYTES_MAX));
-            unless_removed(from, &mut members, wires, read).await?
+            unless_refused(from, &mut members, wires, read).await?
         };
         let frame = match read {
             Ok(frame) => frame,
@@ -540,8 +555,8 @@ async fn answer_ping(stream: &mut PeerStream, number: u64) -> io::Result<()> {
     stream.flush().await
 }
 
-/// Waits for `read`, as long as the peer is not removed. Its next connection is refused and told so.
-async fn unless_removed<T>(
+/// Waits for `read`, as long as the peer is not removed or doubted. Its next connection is refused and told so.
+async fn unless_refused<T>(
     from: NodeId,
     members: &mut watch::Receiver<()>,
     wires: &Wires,
@@ -552,6 +567,11 @@ async fn unless_removed<T>(
             frame = &mut read => return Ok(frame),
             Ok(()) = members.changed() => {
                 let whatever_it_holds = Held { last: LogIndex(u64::MAX) };
+                let doubted = wires.doubted().contains(&from);
+                if doubted {
+                    let reason = format!("member {from} was refused when it was dialed: it has to greet anew");
+                    return Err(io::Error::new(io::ErrorKind::PermissionDenied, reason));
+                }
                 if wires.node()?.admit(from, whatever_it_holds).is_err() {
                     return Err(io::Error::new(io::ErrorKind::PermissionDenied, format!("member {from} was removed")));
                 }

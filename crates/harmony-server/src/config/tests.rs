@@ -223,7 +223,10 @@ fn a_disk_has_half_a_minute_or_what_it_is_given() {
     assert_eq!(timeout("heartbeat-interval = 1000\nelection-timeout = 20000"), Some(Duration::from_secs(40)));
     assert_eq!(timeout("disk-timeout = 2000"), Some(Duration::from_secs(2)));
     assert_eq!(timeout("disk-timeout = 0"), None);
-    check_mistakes("disk-timeout = 1999", &["--disk-timeout is 1999 ms", "use 2000 or more, or 0"]);
+    check_mistakes(
+        "disk-timeout = 1999",
+        &["two election timeouts of 1000 ms: use 2000 or more, or 0 for none"],
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! and is skipped.
 
 #![allow(dead_code, reason = "every test uses a part of it")]
+#![allow(clippy::print_stdout, reason = "a test that is skipped says so")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
