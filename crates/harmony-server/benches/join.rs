@@ -36,7 +36,7 @@ const FILLERS: u64 = 8;
 const WRITERS: u32 = 4;
 
 /// Time between two puts of one of them.
-const PACE: Duration = Duration::from_millis(4);
+const PACE: Duration = Duration::from_millis(10);
 
 /// How long they put before the member comes.
 const BEFORE: Duration = Duration::from_secs(8);

@@ -65,7 +65,13 @@ fn stop_unnoticed(cluster: &mut ProcessCluster, ledger: &Ledger, id: NodeId) {
             scope.spawn(|| ledger.write_until_error(client).unwrap());
         }
         for client in readers {
-            scope.spawn(|| while !done.load(Ordering::Relaxed) && client.get(b"ledger/00000000").is_ok() {});
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if client.get(b"ledger/00000000").is_err() {
+                        break;
+                    }
+                }
+            });
         }
         let stopped = more(PUTS).and_then(|()| {
             let exited = cluster.terminate_node(id)?;
