@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn the_same_is_told_once_to_each_leader_in_each_term() {
         let mut hashes = leader(&[(5, 1)], &[]);
-        let mut told =
+        let told =
             |hashes: &mut Hashes, leader, term, corrupt| hashes.is_news(id(leader), Term(term), corrupt);
         assert!(told(&mut hashes, 2, 1, false));
         assert!(!told(&mut hashes, 2, 1, false));
