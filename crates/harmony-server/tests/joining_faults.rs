@@ -81,7 +81,7 @@ fn a_directory_that_was_only_begun_joins_as_the_member_it_was_begun_for_and_no_o
     // Of another cluster, or for a member that was removed since.
     let other = tempfile::tempdir().unwrap();
     begin(other.path(), identity(harmony_types::ClusterId(7), first));
-    let parts = ["was begun for member", "of cluster 7, but cluster", "holds no data yet, so remove it"];
+    let parts = ["belongs to cluster 7, but the members that --initial-cluster names belong to cluster"];
     does_not_start(other.path(), &flags(&said), &parts);
     remove(&through, first).unwrap();
     let said = members(&cluster, &["add", "n2", &format!("--peer-urls={url}")]);
