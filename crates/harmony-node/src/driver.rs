@@ -261,9 +261,12 @@ pub(crate) fn peers(me: NodeId, membership: &Membership) -> Vec<Member> {
 impl<S: Storage> Shared<S> {
     /// Ends the node because this machine failed: nothing is acknowledged from here on.
     pub(crate) fn fail(&self, reason: String) {
-        tracing::error!(node = %self.config.id, reason, "the node has failed");
         let mut end = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        end.failure.get_or_insert(reason);
+        // The first one counts: others follow from it.
+        if end.failure.is_none() {
+            tracing::error!(node = %self.config.id, reason, "the node has failed");
+            end.failure = Some(reason);
+        }
         drop(end);
         self.close();
     }

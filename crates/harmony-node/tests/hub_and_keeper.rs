@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -120,6 +121,10 @@ struct Cluster {
 
 impl Cluster {
     fn new() -> Self {
+        Self::with_clocks(|_| Arc::new(SystemClock::new()))
+    }
+
+    fn with_clocks(clock: impl Fn(u64) -> Arc<dyn Clock>) -> Self {
         let network = MemoryNetwork::new();
         let member = |number| Member {
             id: id(number),
@@ -137,7 +142,7 @@ impl Cluster {
                     .unwrap();
             storage.bootstrap(&membership).unwrap();
             let storage = Arc::new(storage);
-            let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
+            let clock = clock(number);
             let config = NodeConfig {
                 heartbeat_interval_ms: 20,
                 election_timeout_ms: 200,
@@ -298,4 +303,73 @@ fn a_proposal_of_one_term_counts_in_that_term_or_never() {
             .collect();
         assert_eq!(keys, ["own", "last"]);
     }
+}
+
+/// A clock that is too fast or too slow, and whose wall clock is a day behind, right, or a day ahead by turns.
+struct Wrong {
+    true_clock: SystemClock,
+    /// It counts so many seconds ...
+    counted: u32,
+    /// ... in so many.
+    passed: u32,
+    asked: AtomicU64,
+}
+
+impl Clock for Wrong {
+    fn now(&self) -> Duration {
+        self.true_clock.now() * self.counted / self.passed
+    }
+
+    fn unix_ms(&self) -> u64 {
+        let day = 24 * 60 * 60 * 1000;
+        self.true_clock.unix_ms() - day + self.asked.fetch_add(1, Ordering::Relaxed) % 3 * day
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.true_clock.sleep(duration * self.passed / self.counted);
+    }
+}
+
+/// What a member that leads counts is its own monotonic clock: one that runs twice too fast may end a lease in half of its time, and
+/// no sooner; one that is too slow ends it late, but does. Wall clocks mean nothing.
+#[test]
+fn a_lease_ends_by_the_monotonic_clock_of_who_leads_and_by_no_other() {
+    const TTL: Duration = Duration::from_secs(2);
+    let rate = |number| match number {
+        1 => (1, 1),
+        2 => (2, 1),
+        _ => (1, 2),
+    };
+    let mut cluster = Cluster::with_clocks(|number| {
+        let (counted, passed) = rate(number);
+        Arc::new(Wrong { true_clock: SystemClock::new(), counted, passed, asked: AtomicU64::new(0) })
+    });
+    for target in 1..=3 {
+        let led = || {
+            let leader = cluster.leader_among(&[1, 2, 3]);
+            if leader != target {
+                cluster.node(leader).transfer_leader(id(target));
+            }
+            leader == target
+        };
+        wait_for("it to lead", led);
+        let key = format!("of {target}");
+        let clock = SystemClock::new();
+        let (term, lease) = (cluster.node(target).term(), 70 + i64::try_from(target).unwrap());
+        let grant = LeaseGrant { id: lease, ttl: i64::try_from(TTL.as_secs()).unwrap() };
+        cluster.run(target, CommandKind::LeaseGrant(grant));
+        cluster.run(target, put(&key, lease));
+        let storage = Arc::clone(cluster.node(target).storage());
+        wait_for("the lease's end", || storage.get(key.as_bytes()).unwrap().is_none());
+        let lived = clock.now();
+        // Where another led meanwhile it may be the fastest that counted.
+        let is_same = cluster.node(target).is_leader() && cluster.node(target).term() == term;
+        let (counted, passed) = if is_same { rate(target) } else { rate(2) };
+        assert!(TTL * passed / counted <= lived, "leader {target}: ended behind {lived:?}");
+    }
+    for one in cluster.members.values_mut() {
+        one.client.hear(" Delete of 3", 1);
+    }
+    let heard: Vec<_> = cluster.members.values().map(|one| one.client.heard.clone()).collect();
+    assert!(heard.iter().all(|one| *one == heard[0]), "all members did the same: {heard:?}");
 }

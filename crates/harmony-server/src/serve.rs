@@ -184,12 +184,9 @@ impl Server {
         let ids = place.ids;
         let auth = Authenticator::new(&config.auth, ids.cluster, Arc::new(clock))?;
         let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
-        let held = storage.membership();
-        if held == Membership::default() {
+        if storage.membership() == Membership::default() {
             let first = place.first_members(config, &clock)?;
             storage.bootstrap(&first).map_err(|source| refusal::of(data_dir.path(), source))?;
-        } else {
-            join::check_directory(config, &held)?;
         }
         let (node, transport) = start_node(config, ids, &data_dir, &storage, clock)?;
 

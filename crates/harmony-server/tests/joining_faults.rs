@@ -82,7 +82,7 @@ fn a_directory_that_was_only_begun_joins_as_the_member_it_was_begun_for_and_no_o
     // Of another cluster, or for a member that was removed since.
     let other = tempfile::tempdir().unwrap();
     begin(other.path(), identity(harmony_types::ClusterId(7), first));
-    let parts = ["was begun for member", "of cluster 7, but cluster", "holds no data yet, so remove it"];
+    let parts = ["belongs to cluster 7, but the members that --initial-cluster names belong to cluster"];
     does_not_start(other.path(), &flags(&said), &parts);
     remove(&through, first).unwrap();
     let said = members(&cluster, &["add", "n2", &format!("--peer-urls={url}")]);
@@ -113,14 +113,17 @@ fn a_directory_of_another_cluster_does_not_join() {
     until("a put", PATIENCE, || of_alone.put(b"k", b"of the other cluster")).unwrap();
     assert_eq!(alone.signal(Signal::TERM).0, Some(0));
 
+    // The same machine, address and name in a new cluster: what was left from the old one is in the way.
     let cluster = kit::started(1);
-    let said = members(&cluster, &["add", "n4", &format!("--peer-urls={}", free_url())]);
-    let parts = ["belongs to another cluster: its members are at", &url, "choose another --data-dir"];
+    let said = members(&cluster, &["add", "n4", &format!("--peer-urls={url}")]);
+    let parts = ["belongs to cluster", "the members that --initial-cluster names belong to cluster"];
     does_not_start(dir.path(), &flags(&said), &parts);
+    assert_eq!(list(&client(&cluster)).iter().filter(|member| member.name.is_empty()).count(), 1);
 
-    // The refusal changed nothing, and a member that knows one of those that are named goes on, whatever it is called now.
-    let flags = ["--initial-cluster-state", "existing", "--name", "renamed"];
-    let alone = Running::start(dir.path(), &[&old[2..], &flags].concat());
+    // The refusal changed nothing. Who finds nobody to ask goes on.
+    let named = format!("n4={url},n5={}", free_url());
+    let flags = ["--initial-cluster-state", "existing", "--initial-cluster", &named];
+    let alone = Running::start(dir.path(), &[&old[..], &flags].concat());
     let of_alone = GrpcClient::new(&alone.address).unwrap();
     let seen = until("a read", PATIENCE, || of_alone.get(b"k")).unwrap().unwrap();
     assert_eq!(seen.value, b"of the other cluster".as_slice());

@@ -25,7 +25,7 @@ use tonic::codegen::tokio_stream;
 const FAST: [&str; 4] = ["--heartbeat-interval", "20", "--election-timeout", "200"];
 
 /// Threads that grant.
-const THREADS: i64 = 4;
+const THREADS: usize = 4;
 
 fn started(nodes: usize) -> ProcessCluster {
     let mut cluster = kit::cluster_with(&FAST, &std::sync::Arc::default());
@@ -105,11 +105,11 @@ impl Promises {
     /// Grants leases with a key each, from several threads.
     fn grant(&self, client: impl Fn() -> GrpcClient + Sync, leases: i64, ttl: i64) {
         thread::scope(|scope| {
-            for first in 1..=THREADS {
+            for first in (1..).take(THREADS) {
                 let client = &client;
                 scope.spawn(move || {
                     let client = client();
-                    for id in (first..=leases).step_by(THREADS as usize) {
+                    for id in (first..=leases).step_by(THREADS) {
                         let asked_at = self.clock.now();
                         assert_eq!(grant(&client, id, ttl).unwrap(), ttl);
                         self.promised(id, asked_at, ttl);

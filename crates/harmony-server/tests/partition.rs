@@ -7,7 +7,7 @@ mod kit;
 use std::time::Duration;
 
 use harmony_testkit::wait::{PATIENCE, pause, until};
-use harmony_testkit::{Ledger, ProcessCluster, ProcessNode};
+use harmony_testkit::{Ledger, ProcessCluster, ProcessNode, Storm};
 use harmony_types::fake::seed::for_each_seed;
 use harmony_types::{NodeId, TestCluster, TestNode};
 
@@ -199,5 +199,48 @@ fn bits_that_flip_between_members_under_load_change_nothing() {
         }
         check(&cluster, &ledger);
         assert!(before < closed(), "nobody noticed");
+    });
+}
+
+/// Above TCP, loss is connections that end, and reordering is what an old connection still brings beside the one that replaced it.
+#[test]
+fn links_that_lose_and_delay_for_seconds_change_nothing_and_when_they_calm_down_all_serve() {
+    for_each_seed([], 1, |_, rng| {
+        let flags = ["--heartbeat-interval", "50", "--election-timeout", "500"];
+        let mut cluster = kit::cluster_with(&flags, &std::sync::Arc::default());
+        cluster.start(3).unwrap();
+        let (ledger, ids) = (Ledger::new(), cluster.node_ids());
+        let endpoints: Vec<String> = cluster.nodes().map(ProcessNode::endpoint).collect();
+        kit::under_load(&ledger, &endpoints, 10, || {
+            for _ in 0..4 {
+                for (from, to) in ids.iter().flat_map(|a| ids.iter().map(|b| (*a, *b))) {
+                    let storm = Storm {
+                        lost_percent: *rng.pick(&[0, 5, 30]),
+                        delay_max: Duration::from_secs(*rng.pick(&[0, 1, 2])),
+                        rng: rng.split(),
+                    };
+                    cluster.links().disturb(from, to, storm);
+                }
+                let before = cluster.links().lost();
+                until("connections are lost", PATIENCE, || match cluster.links().lost() - before {
+                    10.. => Ok(()),
+                    lost => Err(format!("{lost} are lost").into()),
+                })?;
+            }
+            cluster.links().calm();
+            Ok(())
+        })
+        .unwrap();
+        for id in ids {
+            cluster.wait_until_serving(id).unwrap();
+            until("each acknowledges", PATIENCE, || {
+                match ledger.write_one(cluster.node(id).ok_or("it runs")?.client())? {
+                    true => Ok(()),
+                    false => Err("refused".into()),
+                }
+            })
+            .unwrap();
+        }
+        check(&cluster, &ledger);
     });
 }

@@ -9,9 +9,15 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use harmony_server::proto::etcdserverpb as pb;
+use harmony_testkit::{Client as _, Ledger};
+use kit::GrpcClient;
+use pb::watch_client::WatchClient;
 use process::Running;
 use program::{HARMONY, Said, run};
 use serde_json::Value;
+use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 
 fn harmony(args: &[&str]) -> Said {
     run(HARMONY, args, "")
@@ -144,4 +150,80 @@ fn what_is_no_whole_backup_is_refused_and_nothing_is_left() {
     fs::write(&file, &whole[..whole.len() - 32]).expect("room");
     fs::remove_dir_all(&data).expect("a directory");
     restore(&["--skip-hash-check"]).succeeds();
+}
+
+/// All rows at a revision, field by field.
+fn rows(client: &GrpcClient, revision: i64) -> Vec<harmony_types::KeyValue> {
+    let zero = Bytes::from_static(b"\0");
+    let request =
+        pb::RangeRequest { key: zero.clone(), range_end: zero, revision, ..pb::RangeRequest::default() };
+    client.kv(async |kv| kv.range(request).await).expect("all rows").kvs
+}
+
+/// The revision at which a watch from `start` is told to begin instead, if its history is gone.
+fn compacted(client: &GrpcClient, start: i64) -> Option<i64> {
+    let create = pb::WatchCreateRequest {
+        key: Bytes::from_static(b"\0"),
+        range_end: Bytes::from_static(b"\0"),
+        start_revision: start,
+        ..pb::WatchCreateRequest::default()
+    };
+    let request_union = Some(pb::watch_request::RequestUnion::CreateRequest(create));
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    sender.try_send(pb::WatchRequest { request_union }).expect("room");
+    client.run(async |channel| {
+        let requests = ReceiverStream::new(receiver);
+        let mut answers = WatchClient::new(channel).watch(requests).await.expect("a stream").into_inner();
+        loop {
+            let answer = answers.message().await.expect("an answer").expect("it goes on");
+            if answer.canceled {
+                return Some(answer.compact_revision);
+            }
+            if !answer.events.is_empty() {
+                return None;
+            }
+        }
+    })
+}
+
+#[test]
+fn a_backup_taken_under_load_is_the_state_at_its_revision_and_old_watchers_hear_of_compaction() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let (cluster, ledger) = (kit::started(3), Ledger::new());
+    let endpoints: Vec<String> = cluster.nodes().map(|node| node.endpoint()).collect();
+    let file = dir.path().join("backup");
+    kit::under_load(&ledger, &endpoints, 200, || {
+        at(&endpoints[0], &["snapshot", "save", text(&file)]).succeeds();
+        Ok(())
+    })
+    .expect("load");
+    let status = harmony(&["snapshot", "status", text(&file), "--json"]);
+    let status: Value = serde_json::from_str(status.succeeds()).expect("JSON");
+    let revision = status["revision"].as_i64().expect("a revision");
+    let old = GrpcClient::new(&endpoints[1]).expect("a client");
+    let then = rows(&old, revision);
+    assert_eq!(status["totalKey"].as_u64(), Some(then.len() as u64));
+    assert!(then.len() < rows(&old, 0).len(), "it was taken amid the load");
+    cluster.check_agreement().expect("agreement");
+    for node in cluster.running() {
+        ledger.check(node.client()).expect("nothing is lost");
+    }
+    drop(cluster);
+
+    let data = dir.path().join("data");
+    let bump = ["--bump-revision", "1000000", "--mark-compacted"];
+    harmony(&[&["snapshot", "restore", text(&file), "--data-dir", text(&data)], &bump[..]].concat())
+        .succeeds();
+    let server = Running::start(dir.path(), &["--data-dir", text(&data)]);
+    let new = GrpcClient::new(&server.address).expect("a client");
+    assert_eq!(rows(&new, 0), then);
+    // Whoever watched the old cluster, at whatever revision it was: never silence, never another event under a known number.
+    let now = new.put(b"k", b"v").expect("a put").as_i64();
+    assert_eq!(now, revision + 1_000_001);
+    for start in [1, revision, revision + 1, revision + 5_000, now - 2] {
+        assert_eq!(compacted(&new, start), Some(now - 1), "from {start}");
+    }
+    for start in [now - 1, now] {
+        assert_eq!(compacted(&new, start), None, "from {start}: nothing is missing there");
+    }
 }

@@ -135,7 +135,7 @@ impl Links {
             return None;
         }
         // Most pieces are only a little late: were all of them by half of the most, nobody would be heard at all.
-        let longest = storm.delay_max.as_micros() as u64;
+        let longest = u64::try_from(storm.delay_max.as_micros()).unwrap_or(u64::from(u32::MAX));
         let longest = if storm.rng.chance(1, 20) { longest } else { longest / 100 };
         Some(Duration::from_micros(storm.rng.below(longest + 1)))
     }

@@ -1,8 +1,9 @@
 //! Who a member is, and who it begins with: named by the flags of a new cluster, told by a running one, or known from the
 //! data directory.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::mpsc;
+use std::thread;
 use std::time::Duration;
 
 use harmony_node::{Roster, ask_roster, member_id};
@@ -19,6 +20,9 @@ const TRIES: usize = 10;
 
 /// Rest before they are asked again: the one that answers may not have heard yet that this member was added.
 const PAUSE: Duration = Duration::from_millis(300);
+
+/// How long a member with data waits for word that its cluster is the one that the flags name. Members that run answer at once.
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Why a member of a running cluster did not find its place.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +86,16 @@ pub enum JoinError {
     },
     /// The directory is of another cluster than the flags speak of.
     #[error(
-        "data directory {path} belongs to another cluster: its members are at {known}, and --initial-cluster names none of \
-         them, only {named}; choose another --data-dir, or name the members of the cluster that the directory belongs to"
+        "data directory {path} belongs to cluster {held}, but the members that --initial-cluster names belong to cluster \
+         {cluster}: choose another --data-dir for a member that joins that one, or correct --initial-cluster"
     )]
     OtherCluster {
         /// The data directory.
         path: PathBuf,
-        /// Its members' URLs.
-        known: String,
-        /// The flags' URLs.
-        named: String,
+        /// Its cluster.
+        held: String,
+        /// The running cluster.
+        cluster: String,
     },
     /// The directory was begun for a member that is not the one the cluster expects now.
     #[error(
@@ -135,7 +139,9 @@ impl Place {
             .map_err(|source| refusal::of(data_dir.path(), source.into()))?;
         match found {
             Some(Identity { cluster, node: Some(member) }) => {
-                Ok(Self { ids: Ids { cluster, member }, told: None })
+                let ids = Ids { cluster, member };
+                check_cluster(config, ids, clock)?;
+                Ok(Self { ids, told: None })
             }
             _ => Ok(Self::ask(config, clock)?),
         }
@@ -170,12 +176,7 @@ impl Place {
     /// Asks the other members that `--initial-cluster` names, until one of them knows this one.
     fn ask(config: &Config, clock: &dyn Clock) -> Result<Self, JoinError> {
         let own = strings(&config.own().peer_urls);
-        let others: Vec<String> = config
-            .cluster
-            .iter()
-            .filter(|member| member.name != config.name)
-            .flat_map(|member| strings(&member.peer_urls))
-            .collect();
+        let others = other_urls(config);
         let mut last = JoinError::Alone;
         for attempt in 0..if others.is_empty() { 0 } else { TRIES } {
             if 0 < attempt {
@@ -200,23 +201,47 @@ impl Place {
     }
 }
 
-/// Refuses the directory of a cluster of which the flags name nobody. Members move and are replaced, so one URL that both know is
-/// enough; flags of a new cluster are its identity, and need no such look.
+/// Asks all others that `--initial-cluster` names at once. Nobody has to be there: a member starts from its own data, and one whose
+/// cluster is down as a whole must.
 ///
 /// # Errors
-/// [`JoinError::OtherCluster`].
-pub(super) fn check_directory(config: &Config, held: &Membership) -> Result<(), JoinError> {
-    let known: BTreeSet<&String> = held.members.values().flat_map(|member| &member.peer_urls).collect();
-    let named: Vec<String> = config.cluster.iter().flat_map(|member| strings(&member.peer_urls)).collect();
-    if !config.existing || named.iter().any(|url| known.contains(url)) {
-        return Ok(());
+/// [`JoinError::OtherCluster`]: those who answer in time are all of another cluster than the directory.
+fn check_cluster(config: &Config, ids: Ids, clock: &dyn Clock) -> Result<(), JoinError> {
+    let (sender, answers) = mpsc::channel();
+    for url in other_urls(config) {
+        let (sender, tls) = (sender.clone(), config.peer_tls.clone());
+        let ask = move || {
+            // Whoever is not there says nothing, and who comes too late is not heard.
+            if let Ok(roster) = ask_roster(&url, ids.member, tls.as_ref()) {
+                let _unheard = sender.send(roster.cluster);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("harmony-ask".to_owned()).spawn(ask) {
+            tracing::debug!(%error, "one member is not asked which cluster it belongs to");
+        }
     }
-    let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
-    Err(JoinError::OtherCluster {
-        path: config.data_dir.clone(),
-        known: known.join(", "),
-        named: named.join(", "),
+    drop(sender);
+    let until = clock.now() + ANSWER;
+    let mut other = None;
+    while let Ok(cluster) = answers.recv_timeout(until.saturating_sub(clock.now())) {
+        if cluster == ids.cluster {
+            return Ok(());
+        }
+        other = Some(cluster);
+    }
+    other.map_or(Ok(()), |cluster| {
+        Err(JoinError::OtherCluster {
+            path: config.data_dir.clone(),
+            held: ids.cluster.to_string(),
+            cluster: cluster.to_string(),
+        })
     })
+}
+
+/// Peer URLs of the others that `--initial-cluster` names.
+fn other_urls(config: &Config) -> Vec<String> {
+    let others = config.cluster.iter().filter(|member| member.name != config.name);
+    others.flat_map(|member| strings(&member.peer_urls)).collect()
 }
 
 /// This member's place among those of a running cluster.
