@@ -46,8 +46,12 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         tracing::warn!(%error, "what members hold was not written");
     }
     if storage.durable_applied() < storage.applied().index {
+        let began = shared.clock.now();
         match storage.checkpoint() {
-            Ok(_) => shared.metrics.checkpoints.add(1),
+            Ok(_) => {
+                shared.metrics.checkpoints.add(1);
+                shared.metrics.checkpoint_times.record(shared.clock.now().saturating_sub(began));
+            }
             // The storage says so once in the log; nothing is lost, and the next interval tries again.
             Err(StorageError::DiskFull { .. }) => {}
             Err(error) => return Err(error.into()),

@@ -51,6 +51,17 @@ impl Api {
         Ok(pb::AlarmResponse { header: Some(self.header_now()), alarms })
     }
 
+    /// The alarms that are raised: the member's id, and the type's name.
+    pub(crate) fn alarms_by_member(&self) -> Vec<(String, &'static str)> {
+        let alarms = self.all_alarms();
+        let known = alarms.iter().filter_map(|alarm| {
+            let types = [AlarmType::NoSpace, AlarmType::Corrupt];
+            let kind = types.into_iter().find(|kind| Alarm::new(*kind, alarm.member) == *alarm)?;
+            Some((format!("{:x}", alarm.member), name(kind)))
+        });
+        known.collect()
+    }
+
     /// The alarms that commands raised, and this member's own while its disk is nearly full: that one clears by itself.
     pub(super) fn all_alarms(&self) -> Alarms {
         let mut alarms = self.storage.alarms();
