@@ -45,10 +45,13 @@ fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
         // It is a second line: what it says is kept in memory, and written the next time.
         tracing::warn!(%error, "what members hold was not written");
     }
-    let durable = storage.durable_applied();
+    let (durable, began) = (storage.durable_applied(), shared.clock.now());
     // When nothing was applied, too: there may be history that waits to be dropped.
     match storage.checkpoint() {
-        Ok(index) if durable < index => shared.metrics.checkpoints.add(1),
+        Ok(index) if durable < index => {
+            shared.metrics.checkpoints.add(1);
+            shared.metrics.checkpoint_times.record(shared.clock.now().saturating_sub(began));
+        }
         Ok(_) => {}
         // The storage says so once in the log; nothing is lost, and the next interval tries again.
         Err(StorageError::DiskFull { .. }) => {}

@@ -165,6 +165,8 @@ pub struct NodeMetrics {
     pub snapshots_installed: Counter,
     /// Checkpoints of the state machine.
     pub checkpoints: Counter,
+    /// How long they took.
+    pub checkpoint_times: Histogram,
     /// Entries applied.
     pub entries_applied: Counter,
     /// Batches in which they were applied.

@@ -15,12 +15,14 @@ use serde::Serialize;
 use crate::api::Api;
 use crate::version;
 use metrics::Metrics;
+use metrics::health::HealthMetrics;
 
 /// What the handlers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) api: Arc<Api>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) health: Arc<HealthMetrics>,
 }
 
 /// All paths.

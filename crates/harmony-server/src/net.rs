@@ -275,7 +275,7 @@ async fn serve(
     routes: Routes,
     stopped: &mut watch::Receiver<bool>,
 ) {
-    let stream = Co::new(Linger::new(stream));
+    let stream = Co::new(Linger::new(stream), routes.counters());
     let heard = stream.heard();
     let io = TokioIo::new(stream);
     let mut connection = pin!(builder.serve_connection(io, TowerToHyperService::new(routes)));

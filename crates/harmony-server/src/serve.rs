@@ -32,6 +32,7 @@ use crate::auth::{AuthError, Authenticator};
 use crate::config::{Config, Url};
 use crate::gateway::Gateway;
 use crate::http::metrics::Metrics;
+use crate::http::metrics::health::HealthMetrics;
 use crate::http::{self, Shared};
 use crate::net::methods::Counters;
 use crate::net::routes::Routes;
@@ -207,13 +208,19 @@ impl Server {
         let beside = Beside { watches, leases, hears_peers: !config.listen_peer.is_empty() };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, beside));
         let counters = Arc::new(Counters::default());
-        let metrics = Arc::new(Metrics::new(Arc::clone(&api), Arc::clone(&transport), Arc::clone(&counters)));
+        let asked = Arc::new(HealthMetrics::default());
+        let metrics = Arc::new(Metrics::new(
+            Arc::clone(&api),
+            Arc::clone(&transport),
+            Arc::clone(&counters),
+            Arc::clone(&asked),
+        ));
         let services = Services::new(&api, counters);
         let gateway = match config.json_gateway {
             true => Gateway::new(services.clone(), limits.message_bytes_max()).router(),
             false => Router::new(),
         };
-        let health = http::router(Shared { api: Arc::clone(&api), metrics });
+        let health = http::router(Shared { api: Arc::clone(&api), metrics, health: asked });
         let addresses = |ports: &[Bound]| ports.iter().map(|port| port.address).collect::<Vec<_>>();
         let client_addresses = addresses(&ports.client);
         let metrics_addresses = addresses(&ports.metrics);

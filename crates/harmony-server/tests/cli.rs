@@ -43,7 +43,8 @@ fn wrong_command_lines_exit_with_2_and_say_what_was_meant() {
     check("del", &["<KEY>"]);
     check("get k --command-timeout 5", &["\"5\" is no duration, expected one like 500ms, 5s, 1m"]);
     check("get k --endpoints localhost", &["endpoint \"localhost\": expected host:port"]);
-    check("get k --endpoints https://a:1", &["TLS is not supported yet"]);
+    check("get k --endpoints https://a:1 --cert c", &["--cert needs --key"]);
+    check("--cacert c serve", &["--cacert is an option of clients, not of serve"]);
     check("--json serve", &["--json is an option of clients, not of serve"]);
     check("bench put --key-size 5", &["--key-size for 10000 keys must be at least 11"]);
     check("bench put --total 0", &["invalid value '0' for '--total"]);

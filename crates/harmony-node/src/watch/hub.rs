@@ -60,6 +60,8 @@ pub struct WatchMetrics {
     pub slow_watchers: Counter,
     /// Events that waited for a watcher and were handed out.
     pub events: Counter,
+    /// Events in memory now that wait to be handed out. What watchers who are behind have still to read is not among them.
+    pub events_waiting: Counter,
     /// Reads of the history.
     pub history_reads: Counter,
     /// Times that revisions were left to the history: too large, or part of a snapshot.
@@ -274,6 +276,7 @@ impl Inner {
         self.metrics.watchers.set(watchers as u64);
         self.metrics.slow_watchers.set(behind as u64);
         self.metrics.events.set(state.delivered);
+        self.metrics.events_waiting.set(state.waiting() as u64);
         if watchers == 0 {
             self.published.wanted.store(false, Ordering::Release);
         }

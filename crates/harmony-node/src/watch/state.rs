@@ -108,6 +108,11 @@ impl State {
         (self.watchers.len(), self.streams.iter().map(|(_, stream)| stream.behind).sum())
     }
 
+    /// Events in memory that wait for their watchers' streams to fetch them.
+    pub(super) fn waiting(&self) -> usize {
+        self.watchers.iter().map(|(_, watcher)| watcher.waiting()).sum()
+    }
+
     pub(super) fn has_watchers(&self) -> bool {
         !self.closed && !self.watchers.is_empty()
     }

@@ -76,6 +76,11 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
+    /// Events that wait to be handed out.
+    pub(super) fn waiting(&self) -> usize {
+        self.queue.len() + self.piece.as_ref().map_or(0, |piece| piece.events.len())
+    }
+
     /// One that has nothing.
     pub(super) fn new(serial: u64, stream: usize, id: WatchId, place: Place, reach: Revision) -> Self {
         Self {

@@ -57,6 +57,17 @@ impl Api {
         Ok(pb::AlarmResponse { header: Some(self.header_now()), alarms })
     }
 
+    /// The alarms that are raised: the member's id, and the type's name.
+    pub(crate) fn alarms_by_member(&self) -> Vec<(String, &'static str)> {
+        let alarms = self.all_alarms();
+        let known = alarms.iter().filter_map(|alarm| {
+            let types = [AlarmType::NoSpace, AlarmType::Corrupt];
+            let kind = types.into_iter().find(|kind| Alarm::new(*kind, alarm.member) == *alarm)?;
+            Some((format!("{:x}", alarm.member), name(kind)))
+        });
+        known.collect()
+    }
+
     /// The alarms that commands raised, and this member's own, which clear by themselves: while its disk is nearly full, and
     /// while its state is being replaced. A command would raise the latter for all, and stop the members that are well, too.
     pub(super) fn all_alarms(&self) -> Alarms {

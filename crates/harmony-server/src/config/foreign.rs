@@ -101,7 +101,7 @@ pub(crate) static FOREIGN: [Foreign; 78] = [
     ignored("cors", "browsers get no permission to call from other sites"),
     refused("host-whitelist", &["*"], "requests of every host name are served: leave it out"),
     ignored_bool("enable-pprof", "there is no profiler inside: use perf"),
-    refused("metrics", &["basic", "extensive"], "use basic or extensive"),
+    ignored("metrics", "it is always basic: calls are counted, how long each took is not"),
     ignored("logger", LOG),
     ignored("log-outputs", LOG),
     ignored_bool("enable-log-rotation", LOG),

@@ -8,8 +8,11 @@ use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use super::Shared;
-use crate::api::Api;
 use crate::api::health::{Check, LIVE, READY};
+
+/// The paths, as the metrics name them.
+const LIVEZ: &str = "/livez";
+const READYZ: &str = "/readyz";
 
 /// In the order of the URL; a name may stand there more than once.
 type Parameters = Query<Vec<(String, String)>>;
@@ -38,6 +41,7 @@ pub(crate) async fn health(State(shared): State<Shared>, Query(parameters): Para
         let check = if serializable { Check::SerializableRead } else { Check::LinearizableRead };
         api.check(check).await.err().map(|error| error.replacen("range error: ", "RANGE ERROR:", 1))
     };
+    shared.health.asked(reason.is_none());
     let (status, health) = match reason {
         None => (StatusCode::OK, Health { health: "true", reason: String::new() }),
         Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, Health { health: "false", reason }),
@@ -47,7 +51,7 @@ pub(crate) async fn health(State(shared): State<Shared>, Query(parameters): Para
 
 /// Is it worth keeping the process?
 pub(crate) async fn livez(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
-    run(&shared.api, &LIVE, &parameters).await
+    run(&shared, LIVEZ, &LIVE, &parameters).await
 }
 
 /// One of the checks.
@@ -56,12 +60,12 @@ pub(crate) async fn livez_one(
     Path(check): Path<String>,
     Query(parameters): Parameters,
 ) -> Response {
-    run_one(&shared.api, &LIVE, &check, &parameters).await
+    run_one(&shared, LIVEZ, &LIVE, &check, &parameters).await
 }
 
 /// Should it get traffic?
 pub(crate) async fn readyz(State(shared): State<Shared>, Query(parameters): Parameters) -> Response {
-    run(&shared.api, &READY, &parameters).await
+    run(&shared, READYZ, &READY, &parameters).await
 }
 
 /// One of the checks.
@@ -70,20 +74,33 @@ pub(crate) async fn readyz_one(
     Path(check): Path<String>,
     Query(parameters): Parameters,
 ) -> Response {
-    run_one(&shared.api, &READY, &check, &parameters).await
+    run_one(&shared, READYZ, &READY, &check, &parameters).await
 }
 
-async fn run_one(api: &Api, checks: &[Check], name: &str, parameters: &[(String, String)]) -> Response {
+async fn run_one(
+    shared: &Shared,
+    kind: &'static str,
+    checks: &[Check],
+    name: &str,
+    parameters: &[(String, String)],
+) -> Response {
     match checks.iter().find(|check| check.name() == name) {
-        Some(check) => run(api, &[*check], parameters).await,
+        Some(check) => run(shared, kind, &[*check], parameters).await,
         None => (StatusCode::NOT_FOUND, "404 page not found\n").into_response(),
     }
 }
 
-async fn run(api: &Api, checks: &[Check], parameters: &[(String, String)]) -> Response {
+async fn run(
+    shared: &Shared,
+    kind: &'static str,
+    checks: &[Check],
+    parameters: &[(String, String)],
+) -> Response {
     let mut results = Vec::new();
     for check in checks.iter().filter(|check| !has(parameters, "exclude", check.name())) {
-        results.push((*check, api.check(*check).await));
+        let result = shared.api.check(*check).await;
+        shared.health.checked(kind, check.name(), result.is_ok());
+        results.push((*check, result));
     }
     let (status, text) = report(&results, parameters.iter().any(|(name, _)| name == "verbose"));
     (status, text).into_response()

@@ -10,6 +10,7 @@ use std::sync::atomic::Ordering;
 use harmony_node::TcpTransport;
 use harmony_node::metrics::Histogram;
 use harmony_types::NodeId;
+use harmony_types::error::MembershipError;
 use harmony_types::raft::RaftState;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
@@ -20,11 +21,14 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use crate::api::Api;
+use crate::api::status::ApiError;
 use crate::net::methods::{CODES, Counters};
 use crate::version;
+use health::{Health, HealthMetrics};
 use peers::Peers;
 use process::ProcessStats;
 
+pub(crate) mod health;
 mod peers;
 mod process;
 
@@ -37,11 +41,17 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn new(api: Arc<Api>, transport: Arc<TcpTransport>, counters: Arc<Counters>) -> Self {
+    pub(crate) fn new(
+        api: Arc<Api>,
+        transport: Arc<TcpTransport>,
+        counters: Arc<Counters>,
+        health: Arc<HealthMetrics>,
+    ) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Peers::new(api.member, transport)));
         registry.register_collector(Box::new(Server { api }));
         registry.register_collector(Box::new(Grpc { counters }));
+        registry.register_collector(Box::new(Health(health)));
         registry.register_collector(Box::new(Process));
         Self { registry }
     }
@@ -98,14 +108,13 @@ impl Collector for Server {
             "Leader changes seen",
             node.leader_changes.get(),
         )?;
-        counter(
+        // A counter in etcd, without the ending that the format asks of counters: as a gauge it keeps its name.
+        gauge(
             encoder,
             "etcd_server_learner_promote_successes",
             "Learners made voters by this leader",
             node.promotions.get(),
         )?;
-        let refused = node.promotions_refused.get();
-        counter(encoder, "etcd_server_learner_promote_failures", "Learners not made voters", refused)?;
         // etcd has these two as gauges with a counter's name: they start at the log's index.
         gauge(encoder, "etcd_server_proposals_committed_total", "Commit index", status.commit.0)?;
         gauge(encoder, "etcd_server_proposals_applied_total", "Applied index", status.applied.0)?;
@@ -165,7 +174,10 @@ impl Collector for Server {
         gauge(encoder, "harmony_db_damaged", "1 when the last one met damage", damaged)?;
         self.watches(encoder)?;
         self.leases(encoder)?;
-        self.syncs(encoder)?;
+        self.disk(encoder)?;
+        self.alarms(encoder)?;
+        let refused = node.promotions_refused.get();
+        self.refused_promotions(encoder, refused)?;
         self.labelled(encoder)
     }
 }
@@ -180,6 +192,12 @@ impl Server {
             "etcd_debugging_mvcc_slow_watcher_total",
             "Watchers that are behind",
             watches.slow_watchers.get(),
+        )?;
+        gauge(
+            encoder,
+            "etcd_debugging_mvcc_pending_events_total",
+            "Events in memory that wait for their watchers",
+            watches.events_waiting.get(),
         )?;
         counter(encoder, "etcd_debugging_mvcc_events", "Events told to watchers", watches.events.get())
     }
@@ -200,17 +218,43 @@ impl Server {
         )
     }
 
-    fn syncs(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let syncs = &self.api.node.metrics().syncs;
-        let (buckets, count) = buckets(syncs);
-        encoder
-            .encode_descriptor(
-                "etcd_disk_wal_fsync_duration_seconds",
-                "How long syncs of the log took",
-                None,
-                MetricType::Histogram,
-            )?
-            .encode_histogram::<NoLabelSet>(seconds(syncs.sum_us()), count, &buckets, None)
+    fn disk(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let node = self.api.node.metrics();
+        for (name, help, times) in [
+            ("etcd_disk_wal_fsync_duration_seconds", "How long syncs of the log took", &node.syncs),
+            (
+                "etcd_disk_backend_commit_duration_seconds",
+                "How long checkpoints took",
+                &node.checkpoint_times,
+            ),
+        ] {
+            let (buckets, count) = buckets(times);
+            encoder
+                .encode_descriptor(name, help, None, MetricType::Histogram)?
+                .encode_histogram::<NoLabelSet>(seconds(times.sum_us()), count, &buckets, None)?;
+        }
+        Ok(())
+    }
+
+    /// By etcd's reason, of which there is one here.
+    fn refused_promotions(&self, encoder: &mut DescriptorEncoder<'_>, refused: u64) -> fmt::Result {
+        let name = "etcd_server_learner_promote_failures";
+        let help = "Learners that this leader did not make voters";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        let reason = ApiError::from(MembershipError::LearnerNotReady).message;
+        let labels = [("Reason", &*reason)];
+        ConstGauge::new(i64::try_from(refused).unwrap_or(i64::MAX)).encode(family.encode_family(&labels)?)
+    }
+
+    /// Those that are raised, by member and type.
+    fn alarms(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let name = "etcd_debugging_server_alarms";
+        let mut family = encoder.encode_descriptor(name, "1 for a raised alarm", None, MetricType::Gauge)?;
+        for (member, alarm) in self.api.alarms_by_member() {
+            let labels = [("server_id", member.as_str()), ("alarm_type", alarm)];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
     }
 
     fn labelled(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -248,6 +292,20 @@ impl fmt::Debug for Grpc {
 
 impl Collector for Grpc {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for (name, help, bytes) in [
+            (
+                "etcd_network_client_grpc_received_bytes",
+                "Bytes from clients on the ports for gRPC, heads and JSON included",
+                &self.counters.bytes_received,
+            ),
+            (
+                "etcd_network_client_grpc_sent_bytes",
+                "Bytes to clients on the ports for gRPC, heads and JSON included",
+                &self.counters.bytes_sent,
+            ),
+        ] {
+            counter(&mut encoder, name, help, bytes.load(Ordering::Relaxed))?;
+        }
         let mut family =
             encoder.encode_descriptor("grpc_server_started", "RPCs begun", None, MetricType::Counter)?;
         for (method, counters) in self.counters.iter() {
@@ -293,6 +351,9 @@ impl Collector for Process {
         gauge(encoder, "process_virtual_memory_bytes", "Address space in use", stats.virtual_bytes)?;
         gauge(encoder, "process_open_fds", "Open file descriptors", stats.open_files)?;
         gauge(encoder, "process_max_fds", "Most open file descriptors", stats.max_files)?;
+        // The same by etcd's own names.
+        gauge(encoder, "os_fd_used", "Open file descriptors", stats.open_files)?;
+        gauge(encoder, "os_fd_limit", "Most open file descriptors", stats.max_files)?;
         let start = encoder.encode_descriptor(
             "process_start_time_seconds",
             "Start of the process, seconds since 1970",

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::methods::Counters;
+
 /// Bytes that a client must send before it counts as one: as long as what opens an HTTP/2 connection.
 const GREETING_BYTES: usize = 24;
 
@@ -25,12 +27,14 @@ pub(crate) struct Co<T> {
     /// Bytes of the greeting that are still missing.
     missing: usize,
     heard: Arc<AtomicBool>,
+    /// Where its bytes are counted.
+    counters: Option<Arc<Counters>>,
 }
 
 impl<T> Co<T> {
-    pub(crate) fn new(inner: T) -> Self {
+    pub(crate) fn new(inner: T, counters: Option<Arc<Counters>>) -> Self {
         let heard = Arc::new(AtomicBool::new(false));
-        Self { inner, buffer: Vec::new(), written: 0, missing: GREETING_BYTES, heard }
+        Self { inner, buffer: Vec::new(), written: 0, missing: GREETING_BYTES, heard, counters }
     }
 
     /// Becomes true when the other side has said enough to be a client.
@@ -44,7 +48,12 @@ impl<T: AsyncWrite + Unpin> Co<T> {
         while self.written < self.buffer.len() {
             match ready!(Pin::new(&mut self.inner).poll_write(cx, &self.buffer[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                bytes => self.written += bytes,
+                bytes => {
+                    self.written += bytes;
+                    if let Some(counters) = &self.counters {
+                        counters.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+                    }
+                }
             }
         }
         self.written = 0;
@@ -65,8 +74,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Co<T> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buffer);
+        let bytes = buffer.filled().len() - before;
+        if let Some(counters) = self.counters.as_ref().filter(|_| 0 < bytes) {
+            counters.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
         if 0 < self.missing {
-            self.missing = self.missing.saturating_sub(buffer.filled().len() - before);
+            self.missing = self.missing.saturating_sub(bytes);
             if self.missing == 0 {
                 self.heard.store(true, Ordering::Relaxed);
             }
@@ -132,7 +145,7 @@ mod tests {
 
     #[tokio::test]
     async fn small_writes_become_one() {
-        let mut co = Co::new(Slow { calls: 0, step: usize::MAX, bytes: Vec::new() });
+        let mut co = Co::new(Slow { calls: 0, step: usize::MAX, bytes: Vec::new() }, None);
         for _ in 0..100 {
             co.write_all(b"0123456789").await.unwrap();
         }
@@ -144,7 +157,7 @@ mod tests {
 
     #[tokio::test]
     async fn partial_writes_lose_and_repeat_nothing() {
-        let mut co = Co::new(Slow { calls: 0, step: 7, bytes: Vec::new() });
+        let mut co = Co::new(Slow { calls: 0, step: 7, bytes: Vec::new() }, None);
         let sent: Vec<u8> = (0..200_000_u32).map(|number| number.to_le_bytes()[0]).collect();
         co.write_all(&sent).await.unwrap();
         assert!(co.buffer.len() <= 2 * BUFFER_BYTES, "the buffer is bounded");
@@ -157,14 +170,14 @@ mod tests {
         let (mut near, far) = tokio::io::duplex(64);
         near.write_all(b"hello").await.unwrap();
         let mut read = [0; 5];
-        Co::new(far).read_exact(&mut read).await.unwrap();
+        Co::new(far, None).read_exact(&mut read).await.unwrap();
         assert_eq!(&read, b"hello");
     }
 
     #[tokio::test]
     async fn a_client_is_heard_once_its_greeting_is_whole() {
         let (mut near, far) = tokio::io::duplex(64);
-        let mut co = Co::new(far);
+        let mut co = Co::new(far, None);
         let heard = co.heard();
         for (bytes, whole) in [(10, false), (13, false), (1, true), (5, true)] {
             near.write_all(&vec![b'x'; bytes]).await.unwrap();

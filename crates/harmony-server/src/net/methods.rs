@@ -156,28 +156,39 @@ pub(crate) struct MethodCounters {
     pub(crate) handled: [AtomicU64; CODES.len()],
 }
 
-/// The counters of all RPCs, in the order of [`METHODS`].
-pub(crate) struct Counters([MethodCounters; METHODS.len()]);
+/// The counters of all RPCs, and of the connections that carry them.
+pub(crate) struct Counters {
+    /// In the order of [`METHODS`].
+    methods: [MethodCounters; METHODS.len()],
+    /// Bytes of HTTP from clients, after TLS.
+    pub(crate) bytes_received: AtomicU64,
+    /// Bytes of HTTP to clients, before TLS.
+    pub(crate) bytes_sent: AtomicU64,
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| MethodCounters::default()))
+        Self {
+            methods: std::array::from_fn(|_| MethodCounters::default()),
+            bytes_received: AtomicU64::new(0),
+            bytes_sent: AtomicU64::new(0),
+        }
     }
 }
 
 impl Counters {
     pub(crate) fn started(&self, method: usize) {
-        self.0[method].started.fetch_add(1, Ordering::Relaxed);
+        self.methods[method].started.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A code that gRPC does not have counts as Unknown.
     pub(crate) fn handled(&self, method: usize, code: usize) {
         let code = if code < CODES.len() { code } else { 2 };
-        self.0[method].handled[code].fetch_add(1, Ordering::Relaxed);
+        self.methods[method].handled[code].fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Method, &MethodCounters)> {
-        METHODS.iter().zip(&self.0)
+        METHODS.iter().zip(&self.methods)
     }
 }
 
@@ -201,6 +212,6 @@ mod tests {
         let counters = Counters::default();
         counters.handled(0, 99);
         counters.handled(0, 2);
-        assert_eq!(counters.0[0].handled[2].load(Ordering::Relaxed), 2);
+        assert_eq!(counters.methods[0].handled[2].load(Ordering::Relaxed), 2);
     }
 }

@@ -1,6 +1,7 @@
 //! From a path to what answers it: gRPC by one comparison of names, everything else to the HTTP router.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use axum::Router;
@@ -9,7 +10,7 @@ use hyper::body::Incoming;
 use tonic::body::Body;
 use tower::Service;
 
-use super::methods;
+use super::methods::{self, Counters};
 use super::services::{Counted, Services};
 use crate::auth::caller::CertificateUser;
 
@@ -37,6 +38,11 @@ impl Routes {
     /// HTTP alone.
     pub(crate) fn http(http: Router) -> Self {
         Self { services: None, http, user: None }
+    }
+
+    /// Where the connection's bytes are counted; `None` where no RPC is served.
+    pub(super) fn counters(&self) -> Option<Arc<Counters>> {
+        self.services.as_ref().map(Services::counters)
     }
 
     /// The same for a connection of this user.

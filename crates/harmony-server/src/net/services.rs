@@ -92,6 +92,11 @@ where
 }
 
 impl Services {
+    /// Where the bytes of connections are counted.
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.counters)
+    }
+
     fn dispatch<B>(&mut self, method: usize, request: Request<B>) -> Answer
     where
         B: HttpBody<Data = Bytes> + Send + 'static,

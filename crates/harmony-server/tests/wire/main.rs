@@ -12,6 +12,7 @@ mod kv;
 mod lease;
 mod maintenance;
 mod members;
+mod metrics;
 mod peer_tls;
 mod range_stream;
 mod served;

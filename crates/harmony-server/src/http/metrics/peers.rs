@@ -77,6 +77,13 @@ impl Collector for Peers {
             let labels = [("Local", own.as_str()), ("Remote", id.as_str())];
             ConstCounter::new(metrics.disconnects.get()).encode(family.encode_family(&labels)?)?;
         }
+        let name = "etcd_network_known_peers";
+        let mut family =
+            encoder.encode_descriptor(name, "1 for every other member", None, MetricType::Gauge)?;
+        for (id, _) in &peers {
+            let labels = [("Local", own.as_str()), ("Remote", id.as_str())];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        }
         let name = "etcd_network_active_peers";
         let help = "1 while messages can be sent to a peer";
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
