@@ -21,6 +21,9 @@ const PROPERTY: &str = "linearizable";
 /// Runs of the search that making a wrong history smaller may take.
 const TRIALS_MAX: usize = 400;
 
+/// Steps that a search of a part may take at least.
+const PART_STEPS: u64 = 200_000;
+
 /// Checks that the answers of a history have one order that an etcd store, empty at first, would give, and that agrees with
 /// time.
 ///
@@ -54,7 +57,7 @@ pub fn check(history: &History, limits: Limits) -> Verdict {
             calls.len(),
             calls.iter().filter(|call| !call.is_certain).count()
         )),
-        Found::Nothing { .. } => explain(history, &calls, limits),
+        Found::Nothing { steps, .. } => explain(history, &calls, steps, limits),
     }
 }
 
@@ -64,11 +67,21 @@ fn violated(history: &History, calls: &[StoreCall<'_>], conflict: &Conflict) -> 
     Verdict::Violated(Violation::new(PROPERTY, &conflict.reason).with_window(lines))
 }
 
-/// Makes a history that has no order as small as it stays without one.
-fn explain(history: &History, calls: &[StoreCall<'_>], limits: Limits) -> Verdict {
-    let is_wrong = |calls: &[StoreCall<'_>]| {
-        let found = search(&mut Kv::new(Evidence::of(calls)), calls, limits);
-        matches!(found, Found::Nothing { .. })
+/// Makes a history that has no order as small as it stays without one, at the cost of some more searches.
+fn explain(history: &History, calls: &[StoreCall<'_>], steps: u64, limits: Limits) -> Verdict {
+    // A part is easier to judge than the whole; what is not gives up.
+    let each = Limits { steps_max: steps.saturating_mul(2).max(PART_STEPS).min(limits.steps_max), ..limits };
+    let mut left = limits.steps_max;
+    let mut is_wrong = |calls: &[StoreCall<'_>]| {
+        let limits = Limits { steps_max: each.steps_max.min(left), ..each };
+        let (found, steps) = match search(&mut Kv::new(Evidence::of(calls)), calls, limits) {
+            Found::Nothing { steps, .. } => (true, steps),
+            Found::Undecided { steps, .. } => (false, steps),
+            // About: it went straight on.
+            Found::Order(order) => (false, 4 * order.len() as u64),
+        };
+        left = left.saturating_sub(steps);
+        found
     };
     // The moment from which on it is wrong, then the operations that make it so.
     let mut returns: Vec<Moment> = calls.iter().filter_map(|call| call.returned).collect();
@@ -76,10 +89,10 @@ fn explain(history: &History, calls: &[StoreCall<'_>], limits: Limits) -> Verdic
     returns.dedup();
     let first = returns.partition_point(|at| !is_wrong(&window::known_at(calls, *at)));
     let known = returns.get(first).map_or_else(|| calls.to_vec(), |at| window::known_at(calls, *at));
-    let small = window::minimize(&known, window::weaken, is_wrong, TRIALS_MAX);
+    let small = window::minimize(&known, window::weaken, &mut is_wrong, TRIALS_MAX);
     let bare: Vec<StoreCall<'_>> = small.iter().map(|(call, _)| call.clone()).collect();
     let (reason, stuck) = match search(&mut Kv::new(Evidence::of(&bare)), &bare, limits) {
-        Found::Nothing { longest, stuck } => (reason(&bare, &longest, &bare[stuck]), Some(&bare[stuck])),
+        Found::Nothing { longest, stuck, .. } => (reason(&bare, &longest, &bare[stuck]), Some(&bare[stuck])),
         _ => ("no order of these operations explains their answers".to_owned(), None),
     };
     let strong = small.iter().filter(|(call, is_strong)| *is_strong && call.is_certain).map(|(call, _)| call);

@@ -84,6 +84,8 @@ pub enum Found {
         longest: Vec<usize>,
         /// The operation that had returned and fits nowhere behind it.
         stuck: usize,
+        /// Steps taken.
+        steps: u64,
     },
     /// A limit was met first.
     Undecided {
@@ -182,7 +184,7 @@ impl<'a, Op> Search<'a, Op> {
             choices.push(Choice { order_len, candidates });
             if !self.take_next(model, &mut choices) {
                 let (longest, stuck) = self.longest.expect("a search ends in dead ends only");
-                return Found::Nothing { longest, stuck };
+                return Found::Nothing { longest, stuck, steps: self.steps };
             }
             if limits.steps_max < self.steps || limits.states_max < self.seen.len() {
                 return Found::Undecided { steps: self.steps, states: self.seen.len() };

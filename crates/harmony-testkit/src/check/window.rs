@@ -1,7 +1,7 @@
 //! The smallest part of a history that is wrong.
 //!
-//! A part stays honest by weakening, never by leaving out what counts: a read is dropped; a write keeps its effect and loses
-//! what its answer and its times said. If the weakened history is wrong, so is the whole one, and what is left at full
+//! A part stays honest by weakening, never by leaving out what counts: a read is dropped; a write keeps its effect and its
+//! place and loses its answer. If the weakened history is wrong, so is the whole one, and what is left at full
 //! strength contradicts itself.
 
 use super::calls::{Expected, Place, StoreCall};
@@ -46,27 +46,17 @@ pub(crate) fn minimize<T: Clone>(
     kept
 }
 
-/// The call without its answer and its times: it took effect, at its revision if that is known.
+/// The call without its answer: it took effect, in its time and at its revision if that is known.
+///
+/// It keeps its times although they may not matter, so that the search stays as quick as it was.
 pub(crate) fn weaken<'h>(call: &StoreCall<'h>) -> Option<StoreCall<'h>> {
-    if !call.op.request.can_change() || matches!(call.op.expected, Expected::Refused(_)) {
+    let is_read = !call.op.request.can_change() || matches!(call.op.expected, Expected::Refused(_));
+    // What wrote nothing at its place has nothing but its answer.
+    if is_read || (matches!(call.op.place, Place::Behind(_)) && call.op.writes_or_does_nothing()) {
         return None;
     }
     let mut weaker = call.clone();
     weaker.op.expected = Expected::Anything;
-    match call.op.place {
-        Place::Write(_) => {
-            weaker.called = Moment(0);
-            weaker.returned = None;
-        }
-        // It changed nothing at its place, so all it has is its answer.
-        Place::Behind(_) if call.op.writes_or_does_nothing() => return None,
-        Place::Behind(_) | Place::Either(_) | Place::Anywhere => {
-            weaker.op.place = Place::Anywhere;
-            weaker.called = Moment(0);
-            weaker.returned = None;
-            weaker.is_certain = false;
-        }
-    }
     Some(weaker)
 }
 
@@ -89,15 +79,23 @@ pub(crate) fn known_at<'h>(calls: &[StoreCall<'h>], at: Moment) -> Vec<StoreCall
 /// Other operations that are shown beside the contradiction.
 const BESIDE_MAX: usize = 12;
 
+/// Operations of a contradiction that are shown, when the limits did not let it become smaller.
+const CORE_MAX: usize = 24;
+
 /// The lines to print: the operations of the contradiction, and those that wrote to its keys or may have.
 pub(crate) fn lines(history: &History, calls: &[StoreCall<'_>], core: &[&StoreCall<'_>]) -> Vec<String> {
+    let mut core = core.to_vec();
+    core.sort_by_key(|call| (call.called, call.op.position));
+    let not_shown = core.len().saturating_sub(CORE_MAX);
+    let core = core.split_off(not_shown);
     let mut keys: Vec<_> = core.iter().flat_map(|call| call.op.keys()).collect();
     keys.sort_by(|a, b| (&a.key, &a.end).cmp(&(&b.key, &b.end)));
     keys.dedup();
     let is_core = |call: &StoreCall<'_>| core.iter().any(|one| one.op.position == call.op.position);
     let touches = |call: &StoreCall<'_>| {
         let own = call.op.keys();
-        own.iter().any(|a| keys.iter().any(|b| a.contains(&b.key) || b.contains(&a.key)))
+        // Leases and compactions may concern any key.
+        own.is_empty() || own.iter().any(|a| keys.iter().any(|b| a.contains(&b.key) || b.contains(&a.key)))
     };
     let newest = core.iter().filter_map(|call| history.operations[call.op.position].revision()).max();
     let mut beside: Vec<usize> = calls
@@ -121,7 +119,10 @@ pub(crate) fn lines(history: &History, calls: &[StoreCall<'_>], core: &[&StoreCa
     shown.extend(core.iter().map(|call| (call.op.position, true)));
     shown.sort_by_key(|(position, is_core)| (history.operations[*position].called, !is_core, *position));
     shown.dedup_by_key(|(position, _)| *position);
-    let mut lines: Vec<String> = Vec::with_capacity(shown.len() + 1);
+    let mut lines: Vec<String> = Vec::with_capacity(shown.len() + 2);
+    if not_shown > 0 {
+        lines.push(format!("> ({not_shown} operations before: the limits did not let this become smaller)"));
+    }
     if left_out > 0 {
         lines.push(format!("  ({left_out} older writes to these keys)"));
     }

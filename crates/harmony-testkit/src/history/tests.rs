@@ -47,6 +47,9 @@ fn a_line_that_is_none_is_named_with_its_reason() {
         ("op c1 n1 1..2 put \"k\" \"v\" -> refused Politely", "is no refusal"),
         ("op c1 n1 1..2 txn if [mod ~ 3 \"k\"] then [] else [] -> unknown", "compares nothing"),
         ("op c1 n1 1..2 txn if [] then [] -> unknown", "\"else\" is missing"),
+        ("op c1 n1 1..2 compact -3 -> unknown", "is no revision"),
+        ("op c1 n1 1..2 compact 3 -> @9223372036854775807 compact", "is no revision"),
+        ("watch c1 n1 3 \"k\" start=-1", "is no revision"),
         ("at 3 @4 created", "before any watch"),
     ] {
         let error = parse(&format!("# first\n{line}")).unwrap_err();

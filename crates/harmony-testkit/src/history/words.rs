@@ -157,8 +157,7 @@ impl Fields {
     }
 
     fn revision(&mut self, name: &str) -> Parsed<Option<Revision>> {
-        let read = |number| u64::try_from(number).map(Revision).map_err(|_| format!("{name} is below 0"));
-        self.0.remove(name).map(read).transpose()
+        self.0.remove(name).map(revision).transpose()
     }
 
     /// Whatever is left was not asked for.
@@ -285,7 +284,7 @@ fn moment(word: &str) -> Parsed<Moment> {
 fn request(words: &mut Words) -> Parsed<Request> {
     let kind = words.word()?;
     Ok(match kind.as_str() {
-        "compact" => Request::Compact(Revision(words.number()?)),
+        "compact" => Request::Compact(revision(words.number()?)?),
         "grant" => {
             let id = words.number()?;
             let mut fields = words.fields()?;
@@ -423,8 +422,16 @@ fn outcome(words: &mut Words) -> Parsed<OperationOutcome> {
 
 fn header(word: &str) -> Parsed<Revision> {
     let number = word.strip_prefix('@').and_then(|number| number.parse().ok());
-    number.map(Revision).ok_or_else(|| format!("{word:?} is no revision"))
+    revision(number.ok_or_else(|| format!("{word:?} is no revision"))?)
 }
+
+fn revision(number: i64) -> Parsed<Revision> {
+    let revision = u64::try_from(number).ok().filter(|number| *number <= REVISION_MAX);
+    revision.map(Revision).ok_or_else(|| format!("{number} is no revision"))
+}
+
+/// No store comes that far, and sums stay within their type.
+const REVISION_MAX: u64 = 1 << 62;
 
 fn refusal(name: &str) -> Parsed<Refusal> {
     let all = (0..).map_while(|number| Refusal::try_from(number).ok());

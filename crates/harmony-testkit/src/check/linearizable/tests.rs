@@ -199,7 +199,7 @@ fn a_compacted_revision_is_refused_from_then_on_only() {
     let seen = r#"@3 range ["k" "a" c=2 m=2 v=1] count=1"#;
     holds(&format!("{compact}\nop c2 n? 3..9 {past}{seen}"));
     holds(&format!("{compact}\nop c2 n? 6..9 {past}refused Compacted"));
-    violated(&format!("{compact}\nop c2 n? 6..9 {past}{seen}"), &["> op c2 n? 6..9", "> op c1 n? 4..5"]);
+    violated(&format!("{compact}\nop c2 n? 6..9 {past}{seen}"), &["> op c2 n? 6..9", "  op c1 n? 4..5"]);
     violated(&format!("{compact}\nop c2 n? 2..3 {past}refused Compacted"), &["> op c2 n? 2..3"]);
 }
 
