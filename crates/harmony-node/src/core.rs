@@ -32,7 +32,8 @@ use self::event::{Actions, Inbox, ReplyTo, Report};
 use self::failover::Failover;
 use self::handover::Handover;
 pub(crate) use self::proposals::Proposals;
-use self::proposals::{Parked, end, first_request};
+pub(crate) use self::proposals::first_request;
+use self::proposals::{Parked, end};
 use self::reads::Reads;
 use self::space::Space;
 use crate::bounds;
@@ -258,6 +259,8 @@ impl<S: Storage> Core<S> {
                     self.change_answered(from, request, result, actions);
                 }
                 PeerMessage::Acknowledged { held } => self.acknowledged(held, actions)?,
+                // The keeper's: whoever has one takes them before they come here.
+                PeerMessage::LeaseCall { .. } | PeerMessage::LeaseReply { .. } => {}
             }
         }
         // Behind what they sent before: a last heartbeat would call the election off.
