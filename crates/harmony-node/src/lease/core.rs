@@ -212,10 +212,14 @@ impl Core {
     fn change(&mut self, change: LeaseChange, now: Duration, actions: &mut Actions) {
         match change {
             LeaseChange::Granted { id, ttl_s } => {
+                self.metrics.granted.add(1);
                 self.remove(id, actions);
                 self.add(Lease { id, ttl_s, remaining_ttl_s: 0 }, now, true);
             }
-            LeaseChange::Revoked { id } => self.remove(id, actions),
+            LeaseChange::Revoked { id } => {
+                self.metrics.revoked.add(1);
+                self.remove(id, actions);
+            }
             LeaseChange::Remaining { id, remaining_ttl_s } => {
                 if let Some(lease) = self.leases.get_mut(&id) {
                     lease.remaining_ttl_s = remaining_ttl_s.min(lease.ttl_s);

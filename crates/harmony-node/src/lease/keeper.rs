@@ -83,6 +83,10 @@ impl LeaseOptions {
 pub struct LeaseMetrics {
     /// Leases now.
     pub leases: Counter,
+    /// Leases that this member saw granted.
+    pub granted: Counter,
+    /// Leases that this member saw go.
+    pub revoked: Counter,
     /// Renewals answered with a TTL.
     pub renewed: Counter,
     /// Leases whose time was over.
