@@ -4,6 +4,7 @@
 
 mod auth;
 mod auth_table;
+mod election;
 mod gateway;
 mod http;
 mod kv;
