@@ -35,7 +35,8 @@ use self::failover::Failover;
 use self::handover::Handover;
 use self::hashes::Hashes;
 pub(crate) use self::proposals::Proposals;
-use self::proposals::{Parked, end, first_request};
+pub(crate) use self::proposals::first_request;
+use self::proposals::{Parked, end};
 use self::reads::Reads;
 use self::repair::Corrupt;
 use self::space::Space;
@@ -284,6 +285,8 @@ impl<S: Storage> Core<S> {
                 PeerMessage::Acknowledged { held } => self.acknowledged(held, actions)?,
                 PeerMessage::Hashes { hashes, corrupt } => self.hashes.told(from, hashes, corrupt),
                 PeerMessage::Diverged { index, hash } => self.told_diverged(from, index, hash),
+                // The keeper's: whoever has one takes them before they come here.
+                PeerMessage::LeaseCall { .. } | PeerMessage::LeaseReply { .. } => {}
             }
         }
         // Behind what they sent before: a last heartbeat would call the election off.

@@ -26,6 +26,7 @@ use harmony_types::{
 use crate::core::Core;
 use crate::core::event::{Actions, ApplyJob, Event, Inbox};
 use crate::disk_watch::DiskCalls;
+use crate::lease::LeasePeers;
 use crate::metrics::NodeMetrics;
 use crate::queue::{Mailbox, Taken};
 use crate::raft::RaftGroup;
@@ -56,6 +57,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) witness: Witness,
     /// Which calls of the log are under way.
     pub(crate) disk_calls: Arc<DiskCalls>,
+    /// The lease keeper beside the node, if there is one.
+    pub(crate) leases: Mutex<Option<Weak<dyn LeasePeers>>>,
     end: Mutex<End>,
     ended: Condvar,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -101,6 +104,7 @@ pub(crate) fn start<S: Storage>(
         retention: Retention::new(limits),
         witness,
         disk_calls: Arc::default(),
+        leases: Mutex::default(),
         end: Mutex::default(),
         ended: Condvar::new(),
         threads: Mutex::default(),
@@ -329,6 +333,12 @@ impl<S: Storage> Sink<S> {
         Self { shared: Arc::downgrade(shared) }
     }
 
+    fn keeper(&self) -> Option<Arc<dyn LeasePeers>> {
+        let shared = self.shared.upgrade()?;
+        let keeper = shared.leases.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        keeper?.upgrade()
+    }
+
     fn push(&self, event: Event<S::Outcome>) {
         if let Some(shared) = self.shared.upgrade() {
             shared.inbox.put(|inbox| inbox.push(event));
@@ -338,7 +348,14 @@ impl<S: Storage> Sink<S> {
 
 impl<S: Storage> PeerSink for Sink<S> {
     fn receive(&self, from: NodeId, message: PeerMessage) {
-        self.push(Event::Peer { from, message });
+        match message {
+            PeerMessage::LeaseCall { .. } | PeerMessage::LeaseReply { .. } => {
+                if let Some(keeper) = self.keeper() {
+                    keeper.receive(from, message);
+                }
+            }
+            message => self.push(Event::Peer { from, message }),
+        }
     }
 
     fn receive_snapshot(&self, announcement: Message, snapshot: Snapshot) -> Result<(), NodeError> {
@@ -358,6 +375,9 @@ impl<S: Storage> PeerSink for Sink<S> {
     }
 
     fn unreachable(&self, peer: NodeId) {
+        if let Some(keeper) = self.keeper() {
+            keeper.unreachable(peer);
+        }
         self.push(Event::Unreachable { peer });
     }
 

@@ -11,6 +11,9 @@
 //! - **Nothing is answered, renewed or revoked on a belief.** Each of these waits for a round of a quorum's heartbeats that
 //!   began after it was asked for, so a process that was stopped for a while first learns whether it still leads. A round
 //!   that took longer than an election timeout is asked for again.
+//! - **A follower's keeper asks the leader's**, over the transport: each call once, until its answer, until the leader is
+//!   another or does not hear, or for three election timeouts. Whoever called may call again: nothing comes of being
+//!   asked twice. Nobody passes on what was passed on to it.
 //! - **What it proposes counts in its term only** ([`crate::Node::propose_in_term`]): a revocation of a leader that was replaced is
 //!   never passed on to its successor.
 //! - **A lease that is over stays over**: from the moment its time is over, renewals wait for the revocation and are
@@ -25,6 +28,7 @@
 mod checkpoint;
 mod core;
 mod deadlines;
+mod forward;
 mod host;
 mod keeper;
 mod reign;
@@ -32,5 +36,6 @@ mod reign;
 mod tests;
 mod tracked;
 
-pub use host::{Leadership, LeaseHost};
-pub use keeper::{LeaseKeeper, LeaseMetrics, LeaseOptions, TimeToLive};
+pub use harmony_types::lease::TimeToLive;
+pub use host::{Leadership, LeaseHost, LeasePeers};
+pub use keeper::{LeaseKeeper, LeaseMetrics, LeaseOptions};

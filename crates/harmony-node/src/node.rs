@@ -1,7 +1,7 @@
 //! The handle on a running node.
 
 use std::fmt;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,8 +9,8 @@ use harmony_types::config::NodeConfig;
 use harmony_types::raft::RaftState;
 use harmony_types::transport::PeerSink;
 use harmony_types::{
-    Clock, ConfChange, LogIndex, Membership, NodeError, NodeId, RaftNode as _, Status, Storage, Term,
-    Transport,
+    Clock, ConfChange, LogIndex, Membership, NodeError, NodeId, PeerMessage, RaftNode as _, Status, Storage,
+    Term, Transport,
 };
 
 use crate::bounds;
@@ -18,7 +18,7 @@ use crate::core::Core;
 use crate::core::event::Event;
 use crate::disk_watch::DiskWatch;
 use crate::driver::{self, Shared, Sink};
-use crate::lease::Leadership;
+use crate::lease::{Leadership, LeasePeers};
 use crate::metrics::NodeMetrics;
 use crate::waiter::{ReplySink, Waiter};
 use crate::witness::Witness;
@@ -73,11 +73,8 @@ impl<S: Storage> Node<S> {
         witness: Witness,
     ) -> Result<Self, NodeError> {
         let metrics = Arc::new(NodeMetrics::default());
-        // Differs from life to life as long as no two begin in the same nanosecond of the same wall clock second.
-        let nanos = u64::from(clock.now().subsec_nanos());
-        let boot_nonce =
-            clock.unix_ms().wrapping_mul(1_000_000_007) ^ nanos ^ (u64::from(std::process::id()) << 32);
-        let core = Core::new(config.clone(), Arc::clone(&storage), boot_nonce, Arc::clone(&metrics))?;
+        let core =
+            Core::new(config.clone(), Arc::clone(&storage), boot_nonce(&*clock), Arc::clone(&metrics))?;
         let shared = driver::start(config, core, storage, transport, clock, metrics, witness)?;
         Ok(Self { shared })
     }
@@ -178,6 +175,17 @@ impl<S: Storage> Node<S> {
         Blocking::wait(timeout, |waiter| {
             self.shared.inbox.put(|inbox| inbox.push(Event::Leave { waiter }));
         })
+    }
+
+    /// Has what other members say to this member's lease keeper taken to it.
+    pub(crate) fn attach_leases(&self, door: Weak<dyn LeasePeers>) {
+        *self.shared.leases.lock().unwrap_or_else(PoisonError::into_inner) = Some(door);
+    }
+
+    /// Sends to another member's lease keeper.
+    pub(crate) fn send(&self, to: NodeId, messages: Vec<PeerMessage>) {
+        self.shared.metrics.messages_sent.add(messages.len() as u64);
+        self.shared.transport.send(to, messages);
     }
 
     /// The node's view of itself and the cluster.
@@ -292,6 +300,12 @@ impl<S: Storage> Node<S> {
     pub fn stop(&self) {
         self.shared.stop();
     }
+}
+
+/// Differs from life to life as long as no two begin in the same nanosecond of the same wall clock second.
+pub(crate) fn boot_nonce(clock: &dyn Clock) -> u64 {
+    let nanos = u64::from(clock.now().subsec_nanos());
+    clock.unix_ms().wrapping_mul(1_000_000_007) ^ nanos ^ (u64::from(std::process::id()) << 32)
 }
 
 /// A waiter that a thread waits on.

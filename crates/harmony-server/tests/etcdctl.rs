@@ -5,6 +5,9 @@
 mod kit;
 mod program;
 
+use harmony_server::proto::v3lockpb::LockRequest;
+use harmony_server::proto::v3lockpb::lock_client::LockClient;
+use harmony_types::TestCluster as _;
 use program::{Running, Said, etcdctl_is_there, run};
 use serde_json::Value;
 
@@ -357,6 +360,9 @@ fn leases(nodes: usize) {
     etcdctl.next("get l/ --prefix --keys-only").prints("l/a\n\nl/b\n\n");
     if nodes == 1 {
         etcdctl.next("lease list").prints(&format!("found 1 leases\n{id}\n"));
+    }
+    // Whichever member is asked.
+    for _ in 0..nodes {
         etcdctl
             .next(&format!("lease keep-alive --once {id}"))
             .prints(&format!("lease {id} keepalived with TTL(600)\n"));
@@ -369,8 +375,8 @@ fn leases(nodes: usize) {
     etcdctl.next("get l/ --prefix --keys-only").prints("");
     if nodes == 1 {
         etcdctl.next("lease list").prints("found 0 leases\n");
-        etcdctl.next(&format!("lease timetolive {id}")).prints(&format!("lease {id} already expired\n"));
     }
+    etcdctl.next(&format!("lease timetolive {id}")).prints(&format!("lease {id} already expired\n"));
     let said = etcdctl.next(&format!("lease revoke {id}"));
     let words = "etcdserver: requested lease not found";
     assert!(said.code != Some(0) && said.err.contains(words), "{said:?}");
@@ -385,4 +391,59 @@ fn leases_on_one_node() {
 #[test]
 fn leases_on_three_nodes() {
     leases(3);
+}
+
+#[test]
+fn a_lease_is_renewed_through_any_member_also_while_its_leader_is_killed() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let mut cluster = kit::started(3);
+    let endpoints: Vec<String> = cluster.nodes().map(|node| node.endpoint()).collect();
+    let mut etcdctl = Etcdctl { endpoints, turn: 0 };
+    let said = etcdctl.next("lease grant 60");
+    let id = said.succeeds().split_whitespace().nth(1).expect("an id").to_owned();
+    etcdctl.next(&format!("put k v --lease={id}")).prints("OK\n");
+    let leader = cluster.leader().expect("a leader");
+    cluster.kill_node(leader).expect("it ran");
+    let left: Vec<String> = cluster.running().map(|node| node.endpoint()).collect();
+    assert_eq!(left.len(), 2);
+    // At once: there is no leader yet, and the members wait for one within the request's time.
+    for endpoint in &left {
+        let said = etcdctl.at(endpoint, ["--command-timeout=20s", "lease", "keep-alive", "--once", &id], "");
+        said.prints(&format!("lease {id} keepalived with TTL(60)\n"));
+    }
+    for endpoint in &left {
+        let said = etcdctl.at(endpoint, ["--command-timeout=20s", "lease", "timetolive", &id, "--keys"], "");
+        assert!(said.succeeds().ends_with("s), attached keys([k])\n"), "{said:?}");
+    }
+}
+
+#[test]
+fn a_lock_taken_by_etcdctl_keeps_one_asked_of_the_server_waiting_until_its_holder_ends() {
+    if !etcdctl_is_there() {
+        return;
+    }
+    let cluster = kit::started(1);
+    let endpoint = cluster.nodes().next().expect("a node").endpoint();
+    let etcdctl = Etcdctl { endpoints: vec![endpoint.clone()], turn: 0 };
+    let keys = || etcdctl.all("get l/ --prefix --keys-only").succeeds().split_whitespace().count();
+    let holder = Running::start("etcdctl", [&*format!("--endpoints={endpoint}"), "lock", "--ttl=5", "l"]);
+    while keys() == 0 {}
+    let waiting = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let locks = LockClient::connect(format!("http://{endpoint}")).await;
+            let request = LockRequest { name: "l".into(), lease: 0 };
+            locks.expect("a connection").lock(request).await.expect("the lock").into_inner().key
+        })
+    });
+    while keys() == 1 {}
+    assert!(!waiting.is_finished(), "etcdctl holds it");
+    // Killed: its key goes with its lease.
+    drop(holder);
+    let key = waiting.join().expect("no panic");
+    etcdctl
+        .all("get l/ --prefix --keys-only")
+        .prints(&format!("{}\n\n", std::str::from_utf8(&key).expect("text")));
 }

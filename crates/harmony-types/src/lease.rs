@@ -19,6 +19,15 @@ pub struct Lease {
     pub remaining_ttl_s: i64,
 }
 
+/// What is left of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeToLive {
+    /// Seconds granted.
+    pub granted_s: i64,
+    /// Whole seconds left; 0 when it is over and about to go.
+    pub remaining_s: i64,
+}
+
 /// Grants a lease.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct LeaseGrant {

@@ -3,7 +3,8 @@
 use bytes::Bytes;
 
 use crate::error::{MembershipError, NodeError};
-use crate::id::NodeId;
+use crate::id::{LeaseId, NodeId};
+use crate::lease::TimeToLive;
 use crate::log::{LogIndex, Snapshot};
 use crate::membership::Member;
 use crate::raft::{ConfChange, Message};
@@ -40,6 +41,23 @@ pub enum PeerMessage {
         request: u64,
         /// Place of the change's entry, or why nothing changed.
         result: Result<LogIndex, ChangeError>,
+    },
+    /// A follower asks the leader's lease keeper for one of its clients. It may be asked again: a lease that is renewed twice
+    /// is renewed.
+    LeaseCall {
+        /// Number that the answer repeats, unique within the sender's life.
+        request: u64,
+        /// Which lease.
+        id: LeaseId,
+        /// It is to be renewed, or else only looked at.
+        renew: bool,
+    },
+    /// The keeper's answer.
+    LeaseReply {
+        /// The number of the request.
+        request: u64,
+        /// What is left of the lease, all of it once it is renewed; `None` when there is no such lease. Or why nobody knows.
+        result: Result<Option<TimeToLive>, ForwardError>,
     },
     /// A leader tells what each member has acknowledged and is committed: whoever comes back with less has lost it.
     Acknowledged {

@@ -256,7 +256,7 @@ impl<T: prost::Message + Default> Proposals<T> {
 }
 
 /// Where a life of a node begins to count its requests. Half of all numbers lie ahead: counting does not overflow.
-pub(super) fn first_request(boot_nonce: u64) -> u64 {
+pub(crate) fn first_request(boot_nonce: u64) -> u64 {
     spread(boot_nonce) >> 1
 }
 

@@ -4,11 +4,14 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use harmony_types::lease::LeaseRevoke;
-use harmony_types::{Command, CommandKind, Lease, LeaseChange, LeaseId, NodeError, Term};
+use harmony_types::lease::{LeaseRevoke, TimeToLive};
+use harmony_types::{
+    Command, CommandKind, Lease, LeaseChange, LeaseId, NodeError, NodeId, PeerMessage, Term,
+};
 
+use super::forward::{Asker, Forwards};
 use super::host::Leadership;
-use super::keeper::{Inbox, LeaseMetrics, LeaseOptions, ProposalEnd, TimeToLive};
+use super::keeper::{Inbox, LeaseMetrics, LeaseOptions, ProposalEnd};
 use super::reign::{Call, Proposed, Reign, Round, refuse};
 use super::tracked::{Phase, Tracked};
 use crate::waiter::{ReplyBatch, Waiter};
@@ -21,10 +24,22 @@ pub(super) struct Actions {
     /// Confirm leadership; report under this number.
     pub(super) confirm: Option<u64>,
     pub(super) proposals: Vec<Proposal>,
+    /// To other members' keepers.
+    pub(super) sends: Vec<(NodeId, Vec<PeerMessage>)>,
     pub(super) renewals: ReplyBatch<i64>,
     pub(super) questions: ReplyBatch<Option<TimeToLive>>,
     /// When the next turn is due.
     pub(super) next: Duration,
+}
+
+impl Actions {
+    /// Queues one message behind those for the same member.
+    pub(super) fn send(&mut self, to: NodeId, message: PeerMessage) {
+        match self.sends.iter_mut().find(|(member, _)| *member == to) {
+            Some((_, messages)) => messages.push(message),
+            None => self.sends.push((to, vec![message])),
+        }
+    }
 }
 
 /// A command that counts in one term only.
@@ -45,11 +60,13 @@ pub(super) struct Core {
     pub(super) reign: Option<Reign>,
     /// Of leases, rounds and proposals: never used twice.
     pub(super) number: u64,
+    forwards: Forwards,
 }
 
 impl Core {
-    pub(super) fn new(options: LeaseOptions, metrics: Arc<LeaseMetrics>) -> Self {
-        Self { options, metrics, leases: BTreeMap::new(), reign: None, number: 0 }
+    pub(super) fn new(options: LeaseOptions, metrics: Arc<LeaseMetrics>, boot_nonce: u64) -> Self {
+        let forwards = Forwards::new(boot_nonce);
+        Self { options, metrics, leases: BTreeMap::new(), reign: None, number: 0, forwards }
     }
 
     /// One turn. `all`: the leases as they are, when they were replaced as a whole; `leadership` was looked at after what is
@@ -64,6 +81,7 @@ impl Core {
         let mut actions = Actions {
             confirm: None,
             proposals: Vec::new(),
+            sends: Vec::new(),
             renewals: ReplyBatch::default(),
             questions: ReplyBatch::default(),
             next: now + self.options.beat,
@@ -78,20 +96,27 @@ impl Core {
         for (token, end) in inbox.proposed {
             self.proposal_ended(token, end, &mut actions);
         }
+        let Inbox { renewals, questions, peers_renewals, peers_questions, answers, unreachable, .. } = inbox;
         if let Some(reign) = &mut self.reign {
             let call = |(id, waiter)| Call { asked: now, id, waiter };
-            reign.renewals.extend(inbox.renewals.into_iter().map(call));
+            reign.renewals.extend(renewals.into_iter().chain(peers_renewals).map(call));
             let call = |(id, waiter)| Call { asked: now, id, waiter };
-            reign.questions.extend(inbox.questions.into_iter().map(call));
+            reign.questions.extend(questions.into_iter().chain(peers_questions).map(call));
         } else {
-            let leader = leadership.leader;
-            for (_, waiter) in inbox.renewals {
-                actions.renewals.push(waiter, Err(NodeError::NotLeader { leader }));
-            }
-            for (_, waiter) in inbox.questions {
-                actions.questions.push(waiter, Err(NodeError::NotLeader { leader }));
+            let renewals = renewals.into_iter().map(|(id, waiter)| (id, Asker::Renewal(waiter)));
+            let questions = questions.into_iter().map(|(id, waiter)| (id, Asker::Question(waiter)));
+            self.pass_on(renewals.chain(questions), leadership.leader, now, &mut actions);
+            let renewals = peers_renewals.into_iter().map(|(_, waiter)| Asker::Renewal(waiter));
+            let questions = peers_questions.into_iter().map(|(_, waiter)| Asker::Question(waiter));
+            for asker in renewals.chain(questions) {
+                asker.end(Err(NodeError::NotLeader { leader: leadership.leader }), &mut actions);
             }
         }
+        for (from, request, result) in answers {
+            self.forwards.answered(from, request, result, &mut actions);
+        }
+        self.forwards.lost(|to| unreachable.contains(&to) || Some(to) != leadership.leader, &mut actions);
+        self.forwards.expire(now, &mut actions);
         for (number, confirmed) in inbox.confirmed {
             self.round_ended(number, confirmed, now, &mut actions);
         }
@@ -99,6 +124,23 @@ impl Core {
         self.open_round(now, &mut actions);
         self.metrics.leases.set(self.leases.len() as u64);
         actions
+    }
+
+    /// Has the leader's keeper asked.
+    fn pass_on(
+        &mut self,
+        calls: impl Iterator<Item = (LeaseId, Asker)>,
+        leader: Option<NodeId>,
+        now: Duration,
+        actions: &mut Actions,
+    ) {
+        let deadline = now + self.options.answer_timeout();
+        for (id, asker) in calls {
+            match leader {
+                Some(to) => self.forwards.ask(to, id, asker, deadline, actions),
+                None => asker.end(Err(NodeError::NotLeader { leader }), actions),
+            }
+        }
     }
 
     #[cfg(test)]
@@ -109,6 +151,7 @@ impl Core {
     /// Ends all calls.
     pub(super) fn stop(&mut self) {
         self.reign = None;
+        self.forwards.clear();
         self.leases.clear();
     }
 
@@ -169,10 +212,14 @@ impl Core {
     fn change(&mut self, change: LeaseChange, now: Duration, actions: &mut Actions) {
         match change {
             LeaseChange::Granted { id, ttl_s } => {
+                self.metrics.granted.add(1);
                 self.remove(id, actions);
                 self.add(Lease { id, ttl_s, remaining_ttl_s: 0 }, now, true);
             }
-            LeaseChange::Revoked { id } => self.remove(id, actions),
+            LeaseChange::Revoked { id } => {
+                self.metrics.revoked.add(1);
+                self.remove(id, actions);
+            }
             LeaseChange::Remaining { id, remaining_ttl_s } => {
                 if let Some(lease) = self.leases.get_mut(&id) {
                     lease.remaining_ttl_s = remaining_ttl_s.min(lease.ttl_s);

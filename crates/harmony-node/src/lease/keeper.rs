@@ -1,24 +1,28 @@
 //! The handle on the keeper, its thread, and the doors for those who apply and those who answer.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use harmony_types::lease::LeaseGrant;
+use harmony_types::lease::{LeaseGrant, TimeToLive};
+use harmony_types::transport::ForwardError;
 use harmony_types::{
-    Clock, LeaseChange, LeaseId, LeaseObserver, Leases, NodeError, Outcome, OutcomeKind, Refusal,
-    StorageError,
+    Clock, LeaseChange, LeaseId, LeaseObserver, Leases, NodeError, NodeId, Outcome, OutcomeKind, PeerMessage,
+    Refusal, StorageError,
 };
 
 use super::core::{Actions, Core, Proposal};
-use super::host::LeaseHost;
+use super::forward::{Asker, PeerAnswers};
+use super::host::{LeaseHost, LeasePeers};
 use crate::metrics::Counter;
+use crate::node::boot_nonce;
 use crate::queue::{Mailbox, Taken};
 use crate::waiter::{ReplyBatch, ReplySink, Waiter};
 
 /// Renewals and questions that wait for the keeper's next turn.
-const CALLS_WAITING_MAX: usize = 65_536;
+pub(super) const CALLS_WAITING_MAX: usize = 65_536;
 
 /// Changes that wait for it; past them it reads all leases again.
 const CHANGES_WAITING_MAX: usize = 262_144;
@@ -60,6 +64,11 @@ impl LeaseOptions {
         i64::try_from((self.election_timeout * 3 / 2).as_nanos().div_ceil(1_000_000_000)).unwrap_or(i64::MAX)
     }
 
+    /// How long another member's answer is waited for: long enough for a round of heartbeats, short enough to ask again.
+    pub(super) fn answer_timeout(&self) -> Duration {
+        3 * self.election_timeout
+    }
+
     /// The command for a grant that a client asked for: a TTL below the least one is raised, and an id of 0 replaced by
     /// `chance`, made positive.
     #[must_use]
@@ -69,20 +78,15 @@ impl LeaseOptions {
     }
 }
 
-/// What is left of a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TimeToLive {
-    /// Seconds granted.
-    pub granted_s: i64,
-    /// Whole seconds left; 0 when it is over and about to go.
-    pub remaining_s: i64,
-}
-
 /// What a keeper counts.
 #[derive(Debug, Default)]
 pub struct LeaseMetrics {
     /// Leases now.
     pub leases: Counter,
+    /// Leases that this member saw granted.
+    pub granted: Counter,
+    /// Leases that this member saw go.
+    pub revoked: Counter,
     /// Renewals answered with a TTL.
     pub renewed: Counter,
     /// Leases whose time was over.
@@ -106,6 +110,8 @@ struct Shared {
     host: Arc<dyn LeaseHost>,
     clock: Arc<dyn Clock>,
     core: Mutex<Core>,
+    /// By member, where the ends of its calls go.
+    peers: Mutex<BTreeMap<NodeId, Arc<PeerAnswers>>>,
     metrics: Arc<LeaseMetrics>,
 }
 
@@ -117,6 +123,13 @@ pub(super) struct Inbox {
     pub(super) changes: Vec<LeaseChange>,
     pub(super) renewals: Vec<(LeaseId, Waiter<i64>)>,
     pub(super) questions: Vec<(LeaseId, Waiter<Option<TimeToLive>>)>,
+    /// The same, for other members.
+    pub(super) peers_renewals: Vec<(LeaseId, Waiter<i64>)>,
+    pub(super) peers_questions: Vec<(LeaseId, Waiter<Option<TimeToLive>>)>,
+    /// What other members answered.
+    pub(super) answers: Vec<(NodeId, u64, Result<Option<TimeToLive>, ForwardError>)>,
+    /// Members that may not have heard what they were asked.
+    pub(super) unreachable: Vec<NodeId>,
     /// Rounds that ended; one of an earlier reign may end behind one of this.
     pub(super) confirmed: Vec<(u64, bool)>,
     pub(super) proposed: Vec<(u64, ProposalEnd)>,
@@ -196,9 +209,11 @@ impl LeaseKeeper {
         let metrics = Arc::new(LeaseMetrics::default());
         let inbox = Arc::new(Mailbox::default());
         leases.observe_leases(Arc::new(Sink(Arc::clone(&inbox))));
-        let core = Mutex::new(Core::new(options, Arc::clone(&metrics)));
-        let shared = Shared { inbox, leases, host, clock, core, metrics };
-        Self { shared: Arc::new(shared), thread: Arc::default() }
+        let core = Mutex::new(Core::new(options, Arc::clone(&metrics), boot_nonce(&*clock)));
+        let shared = Arc::new(Shared { inbox, leases, host, clock, core, peers: Mutex::default(), metrics });
+        let door: Weak<Shared> = Arc::downgrade(&shared);
+        shared.host.attach(door);
+        Self { shared, thread: Arc::default() }
     }
 
     /// A keeper with its thread. [`LeaseKeeper::stop`] ends it.
@@ -242,10 +257,10 @@ impl LeaseKeeper {
     }
 
     /// Renews a lease: all of its TTL is left from now on. The waiter hears the TTL, seconds, or 0 when there is no such
-    /// lease (any more). Never blocks. What the TTL promises counts from before the call.
+    /// lease (any more). Never blocks. What the TTL promises counts from before the call. A follower asks the leader.
     ///
-    /// Errors: [`NodeError::NotLeader`]; [`NodeError::LeaderChanged`], [`NodeError::Timeout`]: it may have been renewed;
-    /// [`NodeError::Busy`].
+    /// Errors: [`NodeError::NotLeader`]: nobody is known to lead; [`NodeError::LeaderChanged`], [`NodeError::Timeout`]: it
+    /// may have been renewed; [`NodeError::Busy`]. After the first two, asking again is right.
     pub fn renew(&self, id: LeaseId, waiter: Waiter<i64>) {
         let refused = self.shared.inbox.put(|inbox| {
             if CALLS_WAITING_MAX <= inbox.renewals.len() {
@@ -319,10 +334,24 @@ impl Shared {
     /// Keeps for a later turn what would be missed: the ends of the keeper's own calls, each of which comes once. Which
     /// leases there are is read then; who asks about them may ask again.
     fn put_back(&self, inbox: Inbox) {
-        let Inbox { renewals, questions, confirmed, proposed, .. } = inbox;
+        let Inbox {
+            mut renewals,
+            mut questions,
+            peers_renewals,
+            peers_questions,
+            answers,
+            unreachable,
+            confirmed,
+            proposed,
+            ..
+        } = inbox;
+        renewals.extend(peers_renewals);
+        questions.extend(peers_questions);
         self.inbox.put(|waiting| {
             waiting.replaced = true;
             waiting.changes = Vec::new();
+            waiting.answers.splice(..0, answers);
+            waiting.unreachable.extend(unreachable);
             waiting.confirmed.splice(..0, confirmed);
             waiting.proposed.splice(..0, proposed);
         });
@@ -344,7 +373,7 @@ impl Shared {
         let mut core = self.core.lock().unwrap_or_else(PoisonError::into_inner);
         let actions = core.turn(self.clock.now(), self.host.leadership(), all, inbox);
         drop(core);
-        let Actions { confirm, proposals, renewals, questions, next } = actions;
+        let Actions { confirm, proposals, sends, renewals, questions, next } = actions;
         let sink = || Arc::new(Sink(Arc::clone(&self.inbox)));
         if let Some(round) = confirm {
             self.host.confirm(Waiter::new(sink() as _, round));
@@ -353,8 +382,63 @@ impl Shared {
         for Proposal { token, term, command } in proposals {
             self.host.propose(term, command.encode_to_bytes(), Waiter::new(Arc::clone(&proposed), token));
         }
+        for (to, messages) in sends {
+            self.host.send(to, messages);
+        }
         // Dropping them wakes each sink once.
         drop((renewals, questions));
         Ok(next)
+    }
+}
+
+impl LeasePeers for Shared {
+    fn receive(&self, from: NodeId, message: PeerMessage) {
+        match message {
+            PeerMessage::LeaseCall { request, id, renew } => {
+                let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+                let answers = peers
+                    .entry(from)
+                    .or_insert_with(|| Arc::new(PeerAnswers { host: Arc::clone(&self.host), peer: from }));
+                let answers = Arc::clone(answers);
+                drop(peers);
+                let asker = if renew {
+                    Asker::Renewal(Waiter::new(answers as _, request))
+                } else {
+                    Asker::Question(Waiter::new(answers as _, request))
+                };
+                let refused = self.inbox.put(|inbox| {
+                    if CALLS_WAITING_MAX <= inbox.peers_renewals.len() + inbox.peers_questions.len() {
+                        return Some(asker);
+                    }
+                    match asker {
+                        Asker::Renewal(waiter) => inbox.peers_renewals.push((id, waiter)),
+                        Asker::Question(waiter) => inbox.peers_questions.push((id, waiter)),
+                    }
+                    None
+                });
+                match refused.flatten() {
+                    None => {}
+                    Some(Asker::Renewal(waiter)) => waiter.complete(Err(NodeError::Busy)),
+                    Some(Asker::Question(waiter)) => waiter.complete(Err(NodeError::Busy)),
+                }
+            }
+            PeerMessage::LeaseReply { request, result } => {
+                self.inbox.put(|inbox| {
+                    // No more calls than these are under way.
+                    if inbox.answers.len() < CALLS_WAITING_MAX {
+                        inbox.answers.push((from, request, result));
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn unreachable(&self, peer: NodeId) {
+        self.inbox.put(|inbox| {
+            if !inbox.unreachable.contains(&peer) {
+                inbox.unreachable.push(peer);
+            }
+        });
     }
 }

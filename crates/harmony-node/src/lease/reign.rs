@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use harmony_types::lease::TimeToLive;
 use harmony_types::{Author, Command, CommandKind, LeaseId, NodeError, Term};
 
 use super::core::{Actions, Proposal};
 use super::deadlines::Deadlines;
-use super::keeper::TimeToLive;
 use super::tracked::{Phase, Tracked, seconds};
 use crate::waiter::{ReplyBatch, Waiter};
 

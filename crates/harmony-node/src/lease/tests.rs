@@ -3,16 +3,17 @@
 mod faults;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use harmony_types::fake::clock::VirtualClock;
 use harmony_types::fake::seed::{SeededRng, for_each_seed};
 use harmony_types::lease::{LeaseGrantOutcome, LeaseRevokeOutcome};
+use harmony_types::transport::ForwardError;
 use harmony_types::{
     Clock, Command, CommandKind, Lease, LeaseChange, LeaseId, LeaseObserver, Leases, NodeError, NodeId,
-    Outcome, OutcomeKind, Refusal, StorageError, Term,
+    Outcome, OutcomeKind, PeerMessage, Refusal, StorageError, Term,
 };
 use prost::Message as _;
 
@@ -37,6 +38,9 @@ struct Cluster {
     /// Until when each lease was promised to live.
     promised: BTreeMap<LeaseId, Duration>,
     revoked: u64,
+    doors: Vec<Weak<dyn LeasePeers>>,
+    /// Messages under way: from, to, what.
+    wires: VecDeque<(usize, NodeId, PeerMessage)>,
     /// Leases cannot be read.
     is_damaged: bool,
 }
@@ -66,6 +70,15 @@ impl LeaseHost for Member {
             drop(cluster);
             waiter.complete(Err(NodeError::NotLeader { leader: None }));
         }
+    }
+
+    fn send(&self, to: NodeId, messages: Vec<PeerMessage>) {
+        let mut cluster = self.1.lock().unwrap();
+        cluster.wires.extend(messages.into_iter().map(|message| (self.0, to, message)));
+    }
+
+    fn attach(&self, door: Weak<dyn LeasePeers>) {
+        self.1.lock().unwrap().doors.push(door);
     }
 }
 
@@ -119,6 +132,8 @@ impl World {
             observers: Vec::new(),
             promised: BTreeMap::new(),
             revoked: 0,
+            doors: Vec::new(),
+            wires: VecDeque::new(),
             is_damaged: false,
         }));
         let keeper = |member| {
@@ -151,6 +166,7 @@ impl World {
     /// Commits what the leader proposed, and confirms its leadership.
     fn settle(&mut self) {
         for _ in 0..4 {
+            while self.deliver() {}
             self.confirm();
             while self.commit() {}
             self.pass(Duration::ZERO, &[]);
@@ -170,6 +186,16 @@ impl World {
         for (_, _, waiter) in done.into_iter().chain(lost) {
             waiter.complete(Ok(()));
         }
+    }
+
+    /// Brings the oldest message to its member.
+    fn deliver(&self) -> bool {
+        let mut cluster = self.cluster.lock().unwrap();
+        let Some((from, to, message)) = cluster.wires.pop_front() else { return false };
+        let door = cluster.doors[usize::try_from(to.get()).unwrap() - 1].upgrade().unwrap();
+        drop(cluster);
+        door.receive(NodeId::new(from as u64 + 1).unwrap(), message);
+        true
     }
 
     /// Applies the first entry of the leader's log.
@@ -412,6 +438,84 @@ fn revocations_are_paced_and_none_is_forgotten() {
     assert_eq!(world.cluster.lock().unwrap().leases.len(), 0);
 }
 
+#[test]
+fn a_follower_asks_the_leader_once_and_ends_each_call_once() {
+    let mut world = World::new();
+    world.settle();
+    let id = world.grant(5);
+    world.settle();
+    let heard = |world: &mut World| std::mem::take(&mut *world.answers.0.lock().unwrap());
+    let turn = |world: &World| {
+        for keeper in &world.keepers {
+            keeper.step().unwrap();
+        }
+    };
+    let wires = |world: &World| world.cluster.lock().unwrap().wires.len();
+
+    // Renewed, and one that is not there: answered behind a round that the leader began after it was asked.
+    let (renewed, gone) = (world.renew(1, id), world.renew(1, LeaseId(99)));
+    turn(&world);
+    assert_eq!(wires(&world), 2);
+    while world.deliver() {}
+    turn(&world);
+    assert!(heard(&mut world).is_empty() && wires(&world) == 0, "not on a belief");
+    world.confirm();
+    turn(&world);
+    while world.deliver() {}
+    turn(&world);
+    let mut ends = heard(&mut world);
+    ends.sort_by_key(|(token, _)| *token);
+    assert!(
+        matches!(ends[..], [(one, Ok(5)), (other, Ok(0))] if (one, other) == (renewed, gone)),
+        "{ends:?}"
+    );
+
+    // An answer that nobody waits for, or that somebody else gives, ends nothing.
+    let asked = world.renew(1, id);
+    turn(&world);
+    let call = world.cluster.lock().unwrap().wires.pop_front().unwrap().2;
+    let PeerMessage::LeaseCall { request, .. } = call else { panic!("{call:?}") };
+    let reply = |request| PeerMessage::LeaseReply { request, result: Ok(None) };
+    let door = world.cluster.lock().unwrap().doors[1].upgrade().unwrap();
+    let member = |number| NodeId::new(number).unwrap();
+    door.receive(member(3), reply(request));
+    door.receive(member(1), reply(request + 1));
+    turn(&world);
+    assert!(heard(&mut world).is_empty());
+    // The leader may not have heard it: whoever called may call again.
+    door.unreachable(member(3));
+    turn(&world);
+    assert!(heard(&mut world).is_empty(), "another member's trouble");
+    door.unreachable(member(1));
+    turn(&world);
+    let ends = heard(&mut world);
+    assert!(matches!(ends[..], [(token, Err(NodeError::LeaderChanged))] if token == asked), "{ends:?}");
+
+    // Nothing comes back.
+    let asked = world.renew(1, id);
+    turn(&world);
+    world.cluster.lock().unwrap().wires.clear();
+    world.clock.advance(3 * ELECTION);
+    turn(&world);
+    let ends = heard(&mut world);
+    assert!(matches!(ends[..], [(token, Err(NodeError::LeaderChanged))] if token == asked), "{ends:?}");
+
+    // The leader is another before it answers, and the one that was asked passes nothing on.
+    let asked = world.renew(1, id);
+    turn(&world);
+    world.elect(2, 0, true);
+    while world.deliver() {}
+    turn(&world);
+    let ends = heard(&mut world);
+    assert!(matches!(ends[..], [(token, Err(NodeError::LeaderChanged))] if token == asked), "{ends:?}");
+    let left = std::mem::take(&mut world.cluster.lock().unwrap().wires);
+    let not_leader = |(from, to, message): &(usize, NodeId, PeerMessage)| {
+        (*from, to.get()) == (0, 2)
+            && matches!(message, PeerMessage::LeaseReply { result: Err(ForwardError::NotLeader), .. })
+    };
+    assert!(left.len() == 1 && left.iter().all(not_leader), "{left:?}");
+}
+
 fn random_life(rng: &mut SeededRng) {
     let mut world = World::new();
     let mut paused: Vec<usize> = Vec::new();
@@ -421,7 +525,8 @@ fn random_life(rng: &mut SeededRng) {
                 let by = *rng.pick(&[10, 50, 100, 300, 900]);
                 world.pass(Duration::from_millis(by), &paused);
             }
-            12..16 => world.confirm(),
+            12..14 => drop(world.deliver()),
+            14..16 => world.confirm(),
             16..21 => drop(world.commit()),
             21 => drop(world.grant(rng.range(2..30).cast_signed())),
             22..26 => {
@@ -447,7 +552,8 @@ fn random_life(rng: &mut SeededRng) {
                     paused.push(member);
                 }
             }
-            29 if rng.chance(1, 10) => world.pass(Duration::from_secs(40), &paused),
+            29 if rng.chance(1, 2) => drop(world.cluster.lock().unwrap().wires.pop_front()),
+            29 if rng.chance(1, 5) => world.pass(Duration::from_secs(40), &paused),
             _ => {}
         }
     }

@@ -320,7 +320,9 @@ fn approximate_bytes(message: &PeerMessage) -> usize {
                 result.as_ref().map_or(0, |forwarded| forwarded.outcome.len())
             }
             PeerMessage::Change { changes, .. } => changes.len() * OVERHEAD,
-            PeerMessage::ChangeReply { .. } => 0,
+            PeerMessage::ChangeReply { .. }
+            | PeerMessage::LeaseCall { .. }
+            | PeerMessage::LeaseReply { .. } => 0,
             PeerMessage::Acknowledged { held } => held.len() * 16,
             PeerMessage::Hashes { hashes, .. } => hashes.len() * 16,
             PeerMessage::Diverged { .. } => 0,

@@ -1,9 +1,10 @@
 //! What peers say to each other, as protobuf of our own with frozen tags. Every number is checked on its way in.
 
 use bytes::Bytes;
+use harmony_types::lease::TimeToLive;
 use harmony_types::transport::{ChangeError, ForwardError, Forwarded};
 use harmony_types::{
-    Entry, EntryType, LogIndex, Member, Membership, MembershipError, Message, MessageType, NodeId,
+    Entry, EntryType, LeaseId, LogIndex, Member, Membership, MembershipError, Message, MessageType, NodeId,
     PeerMessage, Role, SnapshotMeta, Term,
 };
 use prost::Message as _;
@@ -89,6 +90,10 @@ pub(super) enum Content {
     Hashes(WireHashes),
     #[prost(message, tag = "8")]
     Diverged(WireDiverged),
+    #[prost(message, tag = "9")]
+    LeaseCall(WireLeaseCall),
+    #[prost(message, tag = "10")]
+    LeaseReply(WireLeaseReply),
     /// Asks the other side's transport for an answer with the same number, on the same connection.
     #[prost(fixed64, tag = "15")]
     Ping(u64),
@@ -142,6 +147,30 @@ pub(super) struct WireDiverged {
     index: u64,
     #[prost(fixed32, tag = "2")]
     hash: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct WireLeaseCall {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    #[prost(int64, tag = "2")]
+    id: i64,
+    #[prost(bool, tag = "3")]
+    renew: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct WireLeaseReply {
+    #[prost(uint64, tag = "1")]
+    request: u64,
+    /// As in `WireReply`.
+    #[prost(uint32, tag = "2")]
+    error: u32,
+    /// Seconds granted; 0: there is no such lease.
+    #[prost(int64, tag = "3")]
+    granted_s: i64,
+    #[prost(int64, tag = "4")]
+    remaining_s: i64,
 }
 
 /// The answer to a ping, the only frame that goes against a connection's direction.
@@ -300,6 +329,16 @@ pub(super) fn envelope(message: PeerMessage) -> Envelope {
                     WireChangeReply { request, refusal: error as u32, ..WireChangeReply::default() }
                 }
             }),
+            PeerMessage::LeaseCall { request, id, renew } => {
+                Content::LeaseCall(WireLeaseCall { request, id: id.0, renew })
+            }
+            PeerMessage::LeaseReply { request, result } => Content::LeaseReply(match result {
+                Ok(Some(TimeToLive { granted_s, remaining_s })) => {
+                    WireLeaseReply { request, granted_s, remaining_s, ..WireLeaseReply::default() }
+                }
+                Ok(None) => WireLeaseReply { request, ..WireLeaseReply::default() },
+                Err(error) => WireLeaseReply { request, error: error as u32, ..WireLeaseReply::default() },
+            }),
             PeerMessage::Acknowledged { held } => Content::Acknowledged(WireAcknowledged {
                 members: held.iter().map(|(id, _)| id.get()).collect(),
                 indexes: held.iter().map(|(_, index)| index.0).collect(),
@@ -345,6 +384,16 @@ pub(super) fn decode(frame: Bytes) -> Result<Frame, String> {
                 (error, _) => Err(ChangeError::Forward(forward_error(error)?)),
             };
             PeerMessage::ChangeReply { request, result }
+        }
+        Content::LeaseCall(WireLeaseCall { request, id, renew }) => {
+            PeerMessage::LeaseCall { request, id: LeaseId(id), renew }
+        }
+        Content::LeaseReply(WireLeaseReply { request, error, granted_s, remaining_s }) => {
+            let result = match error {
+                0 => Ok((granted_s != 0).then_some(TimeToLive { granted_s, remaining_s })),
+                error => Err(forward_error(error)?),
+            };
+            PeerMessage::LeaseReply { request, result }
         }
         Content::Acknowledged(WireAcknowledged { members, indexes }) => {
             if members.len() != indexes.len() {

@@ -482,6 +482,8 @@ fn print(message: &PeerMessage) -> String {
             Ok(index) => format!("ChangeReply {index}"),
             Err(error) => format!("ChangeReply {error:?}"),
         },
+        PeerMessage::LeaseCall { id, renew, .. } => format!("LeaseCall {id:?} {renew}"),
+        PeerMessage::LeaseReply { result, .. } => format!("LeaseReply {result:?}"),
         PeerMessage::Acknowledged { held } => {
             let held: Vec<String> = held.iter().map(|(id, index)| format!("n{id} {index}")).collect();
             format!("Acknowledged {}", held.join(", "))

@@ -1,14 +1,16 @@
 //! The Lease service (ETCD API, section 8): grants and revocations go through the log, renewals and questions to the keeper.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use harmony_node::LeaseKeeper;
 use harmony_node::lease::{LeaseOptions, TimeToLive};
 use harmony_types::auth::access::{Access, Need, Needs};
 use harmony_types::lease::LeaseRevoke;
-use harmony_types::{CommandKind, KeyRange, LeaseId, Outcome, OutcomeKind, StorageError};
+use harmony_types::{CommandKind, KeyRange, LeaseId, NodeError, Outcome, OutcomeKind, StorageError};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
 
 use super::status::{ApiError, Code};
 use super::{Api, mismatch};
@@ -19,6 +21,9 @@ use crate::proto::etcdserverpb as pb;
 
 /// Renewals of one stream under way: they share the keeper's round.
 const RENEWALS_AT_ONCE: usize = 64;
+
+/// Rest before a call that nobody could answer is made again, as etcd's.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
 
 /// TTL of a lease that is not there.
 const GONE: i64 = -1;
@@ -96,11 +101,16 @@ impl Api {
     ) -> Result<pb::LeaseTimeToLiveResponse, ApiError> {
         self.authorize(caller, || Needs::User(Vec::new())).await?;
         let id = LeaseId(request.id);
-        let (waiter, receiver) = self.leases.questions.waiter();
-        self.leases.keeper.time_to_live(id, waiter);
-        let mut left = receiver.answer(self.limits.timeout).await?;
+        let ask = || {
+            let (waiter, receiver) = self.leases.questions.waiter();
+            self.leases.keeper.time_to_live(id, waiter);
+            receiver
+        };
+        let mut left = self.answer(ask(), ask).await?;
         let mut keys = Vec::new();
         if request.keys && left.is_some() {
+            // This member may be behind the leader that answered.
+            self.linearize().await?;
             match self.blocking(move |storage| storage.lease_with_keys(id)).await?? {
                 Some((_, attached)) => keys = attached,
                 // It went since.
@@ -150,6 +160,30 @@ impl Api {
         Ok(receiver)
     }
 
+    /// The keeper's answer. While the cluster has no leader, or leadership moves, it is asked again, for as long as a request
+    /// may take: nothing comes of being asked twice.
+    async fn answer<T>(
+        &self,
+        first: Receiver<T>,
+        mut ask: impl FnMut() -> Receiver<T>,
+    ) -> Result<T, ApiError> {
+        let end = Instant::now() + self.limits.timeout;
+        let mut receiver = first;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            match receiver.answer(left).await {
+                Err(NodeError::NotLeader { .. } | NodeError::LeaderChanged) => {}
+                ended => return ended.map_err(ApiError::from),
+            }
+            if end <= Instant::now() + ASK_AGAIN {
+                let leaderless = self.node.leader().is_none();
+                return Err(if leaderless { ApiError::NO_LEADER } else { ApiError::TIMEOUT });
+            }
+            sleep(ASK_AGAIN).await;
+            receiver = ask();
+        }
+    }
+
     async fn ask(
         self: Arc<Self>,
         mut requests: mpsc::Receiver<pb::LeaseKeepAliveRequest>,
@@ -184,9 +218,14 @@ impl Api {
                 () = sender.closed() => return,
             };
             let Some((id, receiver)) = renewed else { return };
-            let answer = match receiver.answer(self.limits.timeout).await {
+            let ask = || {
+                let (waiter, receiver) = self.leases.renewals.waiter();
+                self.leases.keeper.renew(LeaseId(id), waiter);
+                receiver
+            };
+            let answer = match self.answer(receiver, ask).await {
                 Ok(ttl) => Ok(pb::LeaseKeepAliveResponse { header: Some(self.header_now()), id, ttl }),
-                Err(error) => Err(ApiError::from(error)),
+                Err(error) => Err(error),
             };
             let failed = answer.is_err();
             if sender.send(answer).await.is_err() || failed {

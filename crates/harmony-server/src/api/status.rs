@@ -48,7 +48,7 @@ impl ApiError {
         format!("rpc error: code = {:?} desc = {}", self.code, self.message)
     }
 
-    const fn new(code: Code, message: &'static str) -> Self {
+    pub(super) const fn new(code: Code, message: &'static str) -> Self {
         Self { code, message: Cow::Borrowed(message) }
     }
 

@@ -206,6 +206,18 @@ impl Server {
         let leases = self.api.leases.keeper.metrics();
         counter(
             encoder,
+            "etcd_debugging_lease_granted",
+            "Leases that this member saw granted",
+            leases.granted.get(),
+        )?;
+        counter(
+            encoder,
+            "etcd_debugging_lease_revoked",
+            "Leases that this member saw go, revoked or over",
+            leases.revoked.get(),
+        )?;
+        counter(
+            encoder,
             "etcd_debugging_lease_renewed",
             "Leases renewed by this leader",
             leases.renewed.get(),

@@ -2,6 +2,7 @@
 //! unimplemented by the generated code.
 
 mod auth;
+mod election;
 mod lease;
 mod watch;
 

@@ -31,6 +31,8 @@ pub(crate) enum Service {
     Cluster,
     Maintenance,
     Auth,
+    Lock,
+    Election,
     Health,
 }
 
@@ -43,6 +45,8 @@ impl Service {
             Self::Cluster => "etcdserverpb.Cluster",
             Self::Maintenance => "etcdserverpb.Maintenance",
             Self::Auth => "etcdserverpb.Auth",
+            Self::Lock => "v3lockpb.Lock",
+            Self::Election => "v3electionpb.Election",
             Self::Health => "grpc.health.v1.Health",
         }
     }
@@ -64,7 +68,12 @@ impl Method {
             Service::Kv => self.name == "Range",
             Service::Maintenance => matches!(self.name, "Status" | "Snapshot"),
             Service::Health => true,
-            Service::Watch | Service::Lease | Service::Cluster | Service::Auth => false,
+            Service::Watch
+            | Service::Lease
+            | Service::Cluster
+            | Service::Auth
+            | Service::Lock
+            | Service::Election => false,
         }
     }
 }
@@ -74,7 +83,7 @@ const fn method(service: Service, name: &'static str, form: Form, right: Right) 
 }
 
 /// Every RPC that is served, the frequent ones first: the one place that says what right each asks for.
-pub(crate) static METHODS: [Method; 44] = [
+pub(crate) static METHODS: [Method; 51] = [
     method(Service::Kv, "Range", Form::Unary, Right::Request),
     method(Service::Kv, "Put", Form::Unary, Right::Command),
     method(Service::Kv, "Txn", Form::Unary, Right::Request),
@@ -117,6 +126,13 @@ pub(crate) static METHODS: [Method; 44] = [
     method(Service::Auth, "RoleDelete", Form::Unary, Right::Command),
     method(Service::Auth, "RoleGrantPermission", Form::Unary, Right::Command),
     method(Service::Auth, "RoleRevokePermission", Form::Unary, Right::Command),
+    method(Service::Lock, "Lock", Form::Unary, Right::Command),
+    method(Service::Lock, "Unlock", Form::Unary, Right::Command),
+    method(Service::Election, "Campaign", Form::Unary, Right::Command),
+    method(Service::Election, "Proclaim", Form::Unary, Right::Command),
+    method(Service::Election, "Leader", Form::Unary, Right::Request),
+    method(Service::Election, "Observe", Form::ServerStream, Right::Request),
+    method(Service::Election, "Resign", Form::Unary, Right::Command),
     method(Service::Health, "Check", Form::Unary, Right::Open),
     method(Service::Health, "Watch", Form::ServerStream, Right::Open),
 ];

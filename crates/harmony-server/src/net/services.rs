@@ -26,6 +26,8 @@ use crate::proto::etcdserverpb::lease_server::LeaseServer;
 use crate::proto::etcdserverpb::maintenance_server::MaintenanceServer;
 use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::health::health_server::HealthServer;
+use crate::proto::v3electionpb::election_server::ElectionServer;
+use crate::proto::v3lockpb::lock_server::LockServer;
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -38,6 +40,8 @@ pub(crate) struct Services {
     cluster: ClusterServer<Grpc>,
     maintenance: MaintenanceServer<Grpc>,
     auth: AuthServer<Grpc>,
+    lock: LockServer<Grpc>,
+    election: ElectionServer<Grpc>,
     health: HealthServer<Grpc>,
     api: Arc<Api>,
     counters: Arc<Counters>,
@@ -54,6 +58,8 @@ impl Services {
             cluster: ClusterServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             maintenance: MaintenanceServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             auth: AuthServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
+            lock: LockServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
+            election: ElectionServer::new(grpc.clone()).max_decoding_message_size(message_bytes_max),
             health: HealthServer::new(grpc).max_decoding_message_size(message_bytes_max),
             api: Arc::clone(api),
             counters,
@@ -109,6 +115,8 @@ impl Services {
             methods::Service::Cluster => self.cluster.call(request),
             methods::Service::Maintenance => self.maintenance.call(request),
             methods::Service::Auth => self.auth.call(request),
+            methods::Service::Lock => self.lock.call(request),
+            methods::Service::Election => self.election.call(request),
             methods::Service::Health => self.health.call(request),
         }
     }

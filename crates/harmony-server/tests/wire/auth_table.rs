@@ -10,6 +10,12 @@ use harmony_server::proto::etcdserverpb::cluster_client::ClusterClient;
 use harmony_server::proto::etcdserverpb::kv_client::KvClient;
 use harmony_server::proto::etcdserverpb::lease_client::LeaseClient;
 use harmony_server::proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use harmony_server::proto::v3electionpb::election_client::ElectionClient;
+use harmony_server::proto::v3electionpb::{
+    CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest,
+};
+use harmony_server::proto::v3lockpb::lock_client::LockClient;
+use harmony_server::proto::v3lockpb::{LockRequest, UnlockRequest};
 use pb::request_op::Request;
 use pb::{CompactionRequest, Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 use tonic::transport::Channel;
@@ -101,6 +107,21 @@ fn calls() -> Vec<(&'static str, Asks, Call)> {
             call!(LeaseClient.lease_time_to_live, pb::LeaseTimeToLiveRequest { id: 7, keys: true }),
         ),
         ("LeaseLeases", ToBeAUser, call!(LeaseClient.lease_leases, pb::LeaseLeasesRequest {})),
+        ("Lock", Keys, call!(LockClient.lock, LockRequest { name: "a".into(), lease: 7 })),
+        ("Unlock", Keys, call!(LockClient.unlock, UnlockRequest { key: "a/7".into() })),
+        (
+            "Campaign",
+            Keys,
+            call!(ElectionClient.campaign, CampaignRequest { name: "a".into(), lease: 7, value: "v".into() }),
+        ),
+        (
+            "Proclaim",
+            Keys,
+            call!(ElectionClient.proclaim, ProclaimRequest { leader: Some(leader_key()), value: "v".into() }),
+        ),
+        ("Leader", Keys, call!(ElectionClient.leader, LeaderRequest { name: "a".into() })),
+        ("Observe", Keys, call!(ElectionClient.observe, LeaderRequest { name: "a".into() })),
+        ("Resign", Keys, call!(ElectionClient.resign, ResignRequest { leader: Some(leader_key()) })),
         ("MemberList", ToBeAUser, call!(ClusterClient.member_list, pb::MemberListRequest::default())),
         ("MemberAdd", ToBeRoot, call!(ClusterClient.member_add, pb::MemberAddRequest::default())),
         ("MemberRemove", ToBeRoot, call!(ClusterClient.member_remove, pb::MemberRemoveRequest::default())),
@@ -186,6 +207,10 @@ fn calls() -> Vec<(&'static str, Asks, Call)> {
             call!(AuthClient.user_delete, pb::AuthUserDeleteRequest { name: "new".into() }),
         ),
     ]
+}
+
+fn leader_key() -> LeaderKey {
+    LeaderKey { name: "a".into(), key: "a/7".into(), rev: 1, lease: 7 }
 }
 
 fn put(key: &'static str, prev_kv: bool) -> PutRequest {

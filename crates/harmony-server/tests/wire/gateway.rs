@@ -143,8 +143,32 @@ async fn what_a_stream_is_asked_for_is_checked_too() {
     let served = Served::start("").await;
     let (status, answer) = served.post("/v3/maintenance/snapshot", "[1]").await;
     assert_eq!((status, &answer["code"]), (400, &json!(3)), "{answer}");
-    let (status, answer) = served.post("/v3/election/observe", "{}").await;
-    assert_eq!((status, &answer["code"]), (501, &json!(12)), "{answer}");
+    let (status, answer) = served.post("/v3/election/observe", "[1]").await;
+    assert_eq!((status, &answer["code"]), (400, &json!(3)), "{answer}");
+    served.stop().await;
+}
+
+#[tokio::test]
+async fn locks_and_elections_are_asked_for_in_json() {
+    let served = Served::start("").await;
+    let lock = served.good("/v3/lock/lock", json!({"name": "Zm9v"})).await;
+    assert_eq!(lock["header"]["revision"], "2");
+    let range = served.good("/v3/kv/range", json!({"key": lock["key"]})).await;
+    assert_eq!(range["count"], "1");
+    served.good("/v3/lock/unlock", json!({"key": lock["key"]})).await;
+    let range = served.good("/v3/kv/range", json!({"key": lock["key"]})).await;
+    assert_eq!(range.get("count"), None, "it is gone");
+
+    let (status, answer) = served.post("/v3/election/leader", r#"{"name": "Zm9v"}"#).await;
+    assert_eq!((status, &answer), (500, &refusal(2, "election: no leader")));
+    let (status, answer) = served.post("/v3/election/resign", "{}").await;
+    assert_eq!((status, &answer), (500, &refusal(2, "\"leader\" field must be provided")));
+    let campaign = served.good("/v3/election/campaign", json!({"name": "Zm9v", "value": "YmFy"})).await;
+    let leader = served.good("/v3/election/leader", json!({"name": "Zm9v"})).await;
+    assert_eq!((&leader["kv"]["key"], &leader["kv"]["value"]), (&campaign["leader"]["key"], &json!("YmFy")));
+    served.good("/v3/election/resign", json!({"leader": campaign["leader"]})).await;
+    let (status, _) = served.post("/v3/election/leader", r#"{"name": "Zm9v"}"#).await;
+    assert_eq!(status, 500);
     served.stop().await;
 }
 

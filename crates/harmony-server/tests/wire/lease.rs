@@ -134,6 +134,11 @@ async fn keys_go_with_a_lease_whose_time_is_over_and_stay_with_one_that_is_renew
     let gone = leases.lease_time_to_live(time_to_live(7)).await.unwrap().into_inner();
     assert_eq!(gone.ttl, -1);
     while served.get("b").await.count == 1 {}
+    // The keeper hears of what was applied on a thread of its own.
+    for name in ["granted", "revoked"] {
+        let line = format!("etcd_debugging_lease_{name}_total 2");
+        while !crate::http::request(&served, "GET", "/metrics").await.1.contains(&line) {}
+    }
     let header = served.get("b").await.header.unwrap();
     assert_eq!(header.revision, 5, "two puts, two leases over");
     drop(leases);

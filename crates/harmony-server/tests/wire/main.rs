@@ -6,6 +6,7 @@ mod auth;
 mod auth_table;
 #[path = "../certificates/mod.rs"]
 mod certificates;
+mod election;
 mod gateway;
 mod http;
 mod kv;

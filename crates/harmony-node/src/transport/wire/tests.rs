@@ -67,6 +67,13 @@ fn every_message_survives_the_wire() {
     ] {
         check_round_trip(PeerMessage::ChangeReply { request: 8, result });
     }
+    for renew in [false, true] {
+        check_round_trip(PeerMessage::LeaseCall { request: 9, id: LeaseId(-7), renew });
+    }
+    let left = TimeToLive { granted_s: 60, remaining_s: 0 };
+    for result in [Ok(None), Ok(Some(left)), Err(ForwardError::NotLeader)] {
+        check_round_trip(PeerMessage::LeaseReply { request: 9, result });
+    }
     check_round_trip(PeerMessage::Acknowledged {
         held: vec![(id(1), LogIndex(4)), (id(2), LogIndex(1 << 40))],
     });
