@@ -77,8 +77,13 @@ impl<S: Storage> Node<S> {
         let boot_nonce =
             clock.unix_ms().wrapping_mul(1_000_000_007) ^ nanos ^ (u64::from(std::process::id()) << 32);
         let core = Core::new(config.clone(), Arc::clone(&storage), boot_nonce, Arc::clone(&metrics))?;
-        let shared = driver::start(config, core, storage, transport, clock, metrics, witness)?;
+        let shared = driver::share(config, &core, storage, transport, clock, metrics, witness);
+        driver::start(&shared, core)?;
         Ok(Self { shared })
+    }
+
+    pub(crate) fn of(shared: Arc<Shared<S>>) -> Self {
+        Self { shared }
     }
 
     /// Proposes a command. Never blocks; the waiter ends exactly once, with the outcome that applying the command had
