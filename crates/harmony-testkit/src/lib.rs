@@ -22,11 +22,12 @@
 //!
 //! Reading order: [`client`] (what a workload asks of a node), [`proxy`] (links that can be cut), [`cluster`] (the two kinds of
 //! cluster), [`ledger`] (a workload that remembers what was acknowledged, and its check), [`agreement`] (all members hold the same),
-//! [`wait`] (waiting for a condition).
+//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data).
 
 pub mod agreement;
 pub mod client;
 pub mod cluster;
+pub mod history;
 pub mod ledger;
 pub mod proxy;
 pub mod wait;
