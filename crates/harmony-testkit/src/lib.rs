@@ -22,7 +22,8 @@
 //!
 //! Reading order: [`client`] (what a workload asks of a node), [`proxy`] (links that can be cut), [`cluster`] (the two kinds of
 //! cluster), [`ledger`] (a workload that remembers what was acknowledged, and its check), [`agreement`] (all members hold the same),
-//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data).
+//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data), [`simulation`] (whole
+//! clusters in one thread, from a seed).
 
 pub mod agreement;
 pub mod client;
@@ -30,6 +31,7 @@ pub mod cluster;
 pub mod history;
 pub mod ledger;
 pub mod proxy;
+pub mod simulation;
 pub mod wait;
 
 pub use client::{Client, NodeStatus};
