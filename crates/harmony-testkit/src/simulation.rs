@@ -65,7 +65,7 @@ impl Default for Options {
         Self {
             members: 3,
             clients: 4,
-            think_ms: 800,
+            think_ms: 500,
             length_ms: 30_000,
             intensity: Intensity::Moderate,
             keep_trace: false,

@@ -22,6 +22,8 @@ pub(super) struct Invariants {
 /// What one process has shown so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
+    /// It was not there from the beginning.
+    joined: bool,
     pub(super) term: u64,
     pub(super) leads: bool,
     commit: u64,
@@ -30,6 +32,12 @@ pub(super) struct Seen {
     applied: u64,
     revision: u64,
     pub(super) last: u64,
+}
+
+impl Seen {
+    pub(super) fn of(joined: bool) -> Self {
+        Self { joined, ..Self::default() }
+    }
 }
 
 impl Invariants {
@@ -74,7 +82,8 @@ impl Invariants {
         if seen.checked < checked {
             self.check_committed(id, storage, seen.checked + 1, checked)?;
         }
-        if seen.applied < applied {
+        // One that joined replays changes of the membership on top of what they led to: its rolling hash is its own.
+        if seen.applied < applied && !seen.joined {
             let state = (applied_hash.hash, revision);
             let known = *self.states.entry(applied).or_insert(state);
             if known != state {
@@ -84,7 +93,16 @@ impl Invariants {
                 ));
             }
         }
-        *seen = Seen { term, leads, commit, checked, applied, revision, last: bounds.last.0 };
+        *seen = Seen {
+            joined: seen.joined,
+            term,
+            leads,
+            commit,
+            checked,
+            applied,
+            revision,
+            last: bounds.last.0,
+        };
         Ok(())
     }
 

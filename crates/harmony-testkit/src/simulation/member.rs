@@ -28,6 +28,8 @@ pub(super) struct Member {
     pub(super) disk: MemoryFileSystem,
     /// Whom it begins with on an empty disk.
     pub(super) founders: Membership,
+    /// It was not there from the beginning.
+    joined: bool,
     pub(super) calendar_shift_ms: Arc<AtomicI64>,
     pub(super) drift_ppm: i64,
     /// Processes so far: what was meant for an earlier one is void.
@@ -41,8 +43,14 @@ pub(super) struct Member {
     pub(super) slow_us: u64,
     /// Its disk has a limit.
     pub(super) full: bool,
-    /// Its disk was hurt on purpose: it may fail.
-    pub(super) hurt: bool,
+    /// Bits on its disk were flipped: it may end at any time, and not start again.
+    pub(super) rotten: bool,
+    /// Disk calls that had failed as planned when its last process ended.
+    pub(super) faults_before: u64,
+    /// Proposals of its clients under way when it was looked at last.
+    pub(super) pending: u64,
+    /// Its directory was lost: its peers must send it away.
+    pub(super) emptied: bool,
     /// It never comes back, for this reason.
     pub(super) gone: Option<String>,
 }
@@ -73,6 +81,7 @@ impl Member {
             id,
             disk: MemoryFileSystem::with_dir("/data"),
             founders,
+            joined: false,
             calendar_shift_ms: Arc::default(),
             drift_ppm: 0,
             life: 0,
@@ -81,7 +90,10 @@ impl Member {
             hung_until: 0,
             slow_us: 0,
             full: false,
-            hurt: false,
+            rotten: false,
+            faults_before: 0,
+            pending: 0,
+            emptied: false,
             gone: None,
         }
     }
@@ -112,9 +124,15 @@ impl Member {
         let storage_of_node = Arc::clone(&storage);
         let node = SteppedNode::start(config, storage_of_node, transport, Arc::new(clock), witness, chance)?;
         let handle = node.handle();
-        let (under_way, seen) = (UnderWay::default(), Seen::default());
+        let seen = Seen::of(self.joined);
+        let under_way = UnderWay::default();
         self.process = Some(Process { node, handle, storage, outbox, under_way, seen });
         Ok(())
+    }
+
+    /// One that joins a running cluster.
+    pub(super) fn joining(id: NodeId, told: Membership) -> Self {
+        Self { joined: true, ..Self::new(id, told) }
     }
 
     /// Lifts the limit of its disk.
@@ -131,7 +149,7 @@ impl Member {
 
 /// Small, so that segments end, logs are released and checkpoints are made all the time.
 fn storage_config(identity: Identity) -> StorageConfig {
-    let wal = WalConfig { identity, segment_bytes: 16 << 10, cache_bytes: 128 << 10, quota_bytes: None };
+    let wal = WalConfig { identity, segment_bytes: 8 << 10, cache_bytes: 128 << 10, quota_bytes: None };
     StorageConfig {
         wal,
         tree_cache_bytes: 1 << 20,
@@ -143,8 +161,8 @@ fn storage_config(identity: Identity) -> StorageConfig {
 
 fn node_config(id: NodeId) -> NodeConfig {
     NodeConfig {
-        log_keep_entries: 60,
-        log_keep_bytes: 16 << 10,
+        log_keep_entries: 20,
+        log_keep_bytes: 4 << 10,
         log_hold_bytes_max: 128 << 10,
         ..NodeConfig::new(id, CLUSTER)
     }

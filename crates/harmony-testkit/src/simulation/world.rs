@@ -44,6 +44,8 @@ enum Event {
     NotReached { member: NodeId, life: u64, peer: NodeId, gone: bool },
     /// A snapshot's sender learns what became of it.
     SnapshotSent { member: NodeId, life: u64, peer: NodeId, arrived: bool },
+    /// A process tries to reach the peers that it has not greeted, as a transport does.
+    Greet { member: NodeId, life: u64 },
     /// A client's next call.
     Next { session: usize },
     /// A call arrives at its member.
@@ -195,6 +197,7 @@ impl World {
             Event::SnapshotSent { member, life, peer, arrived } => {
                 self.snapshot_sent(member, life, peer, arrived);
             }
+            Event::Greet { member, life } => self.greet_all(member, life),
             Event::Next { session } => self.call(session),
             Event::Call { token } => self.arrive_call(token),
             Event::Answer { token, outcome } => self.answer(token, outcome),

@@ -53,7 +53,7 @@ impl World {
                 self.crash(member, Loss::Unsynced);
                 self.with(member, |one| {
                     one.disk = MemoryFileSystem::with_dir("/data");
-                    one.hurt = true;
+                    one.emptied = true;
                 });
             }
             Fault::Transfer(member) => {
@@ -109,7 +109,7 @@ impl World {
             let path = *rng.pick(&files);
             let bytes = one.disk.read_file(path).map_or(0, |content| content.len() as u64);
             if bytes != 0 && one.disk.flip(path, rng.below(bytes), 1 << rng.below(8)).is_ok() {
-                one.hurt = true;
+                one.rotten = true;
             }
         });
     }

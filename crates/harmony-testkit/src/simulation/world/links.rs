@@ -5,12 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use harmony_types::transport::PeerSink;
-use harmony_types::{Message, MessageType, NodeId, PeerMessage, Snapshot, SnapshotData, SnapshotMeta};
+use harmony_types::{
+    Message, MessageType, NodeId, PeerMessage, Snapshot, SnapshotData, SnapshotMeta, Storage,
+};
 
 use super::{Event, World};
 use crate::simulation::network::{Kind, Packet, Way};
 use crate::simulation::probes::Probe;
-use crate::simulation::time::{MS, US};
+use crate::simulation::time::{MS, SECOND, US};
 use crate::simulation::trace::{Digest, Words};
 
 impl World {
@@ -110,6 +112,23 @@ impl World {
         }
         self.network.greeted(from, to);
         true
+    }
+
+    /// Greets the peers that were not reached yet.
+    pub(super) fn greet_all(&mut self, id: NodeId, life: u64) {
+        let Some(Event::Greet { .. }) = self.hold(id, Event::Greet { member: id, life }) else { return };
+        let now = self.now.get();
+        let Some(process) = self.members.get_mut(&id).and_then(|member| member.process_of(life)) else {
+            return;
+        };
+        let peers: Vec<NodeId> = process.storage.membership().members.keys().copied().collect();
+        for peer in peers.into_iter().filter(|peer| *peer != id) {
+            let open = !self.network.is_cut(id, peer) && !self.network.is_cut(peer, id);
+            if let (true, Some(sink)) = (open, self.sink(peer)) {
+                self.greet(id, peer, &sink);
+            }
+        }
+        self.schedule.push(now + SECOND, Event::Greet { member: id, life });
     }
 
     /// A peer told this process to stop: it notices at its next step.

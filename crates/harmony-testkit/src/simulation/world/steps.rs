@@ -15,6 +15,9 @@ use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US, drifted};
 use crate::simulation::trace::mix;
 
+/// What a full disk says, in the system's words or in the storage's.
+const NO_ROOM: [&str; 2] = ["No space left on device", "and the disk has"];
+
 /// A beat of a member's logical time, on its own clock.
 const BEAT: u64 = 100 * MS;
 
@@ -26,6 +29,11 @@ impl World {
         if member.process.is_some() || member.gone.is_some() {
             return;
         }
+        if member.emptied && !self.peers_would_notice(id) {
+            self.schedule.push(now + SECOND, Event::Restart { member: id });
+            return;
+        }
+        let Some(member) = self.members.get_mut(&id) else { return };
         member.paused_until = 0;
         let seed = self.seed.0;
         let started = guarded(|| member.start(&self.now, seed));
@@ -43,10 +51,22 @@ impl World {
         let first = self.pace.below(BEAT);
         self.plan_step(id, drifted(first, -drift_ppm), Step::Tick);
         self.plan_step(id, nanos(CHECKPOINT_INTERVAL) + first, Step::CheckpointDue);
-        if self.members[&id].disk.files().iter().any(|file| file.to_string_lossy().contains(".cut")) {
+        self.schedule.push(self.now.get(), Event::Greet { member: id, life });
+        if self.members[&id].disk.files().iter().any(|file| file.to_string_lossy().contains("torn-")) {
             self.probe(Probe::TornTailCut);
         }
         self.follow_up(id);
+    }
+
+    /// Whether all peers are there, reach this member, and know that it had acknowledged something. Until then, one that lost its
+    /// directory stays down: with peers that were never told, or forgot it in a crash of their own, nobody could send it away.
+    fn peers_would_notice(&self, id: NodeId) -> bool {
+        let peers = self.members.values().filter(|member| member.id != id && member.gone.is_none());
+        peers.into_iter().all(|peer| {
+            let reached = !self.network.is_cut(id, peer.id) && !self.network.is_cut(peer.id, id);
+            let runs = peer.process.as_ref().filter(|_| peer.paused_until <= self.now.get());
+            reached && runs.is_some_and(|process| process.handle.acknowledged(id).0 != 0)
+        })
     }
 
     fn plan_step(&mut self, member: NodeId, after: u64, step: Step) {
@@ -168,7 +188,8 @@ impl World {
             return self.violation(what);
         }
         let after = process.seen;
-        let pending = process.handle.metrics().proposals_pending.get();
+        let pending =
+            std::mem::replace(&mut member.pending, process.handle.metrics().proposals_pending.get());
         if after.leads && (!before.leads || before.term != after.term) {
             self.probe(Probe::LeaderElected);
         }
@@ -248,8 +269,10 @@ impl World {
         // Its waiters end, and may not be heard: a client learns of a broken connection.
         drop(process);
         member.disk.clear_faults();
+        member.faults_before = member.disk.faults_struck();
         if let Some(image) = image {
             member.disk = image;
+            member.faults_before = 0;
         }
         member.life += 1;
         self.network.forget(id);
@@ -264,40 +287,43 @@ impl World {
         let now = self.now.get();
         let Some(member) = self.members.get_mut(&id) else { return };
         let failure = member.process.as_ref().and_then(|process| process.handle.failure());
-        let struck = member.disk.faults_struck() != 0;
-        let hurt = std::mem::take(&mut member.hurt) || struck;
+        let struck = member.disk.faults_struck() != member.faults_before;
         let started = member.process.is_some();
-        let reason = failure.unwrap_or_else(|| error.to_string());
+        let reason = failure.unwrap_or_else(|| describe(&error));
         self.trace.note(now, &[4, id.get()], || format!("n{id} ends: {reason}"));
         self.bury(id, |_| None);
-        if struck {
-            self.probe(Probe::DiskCallFailed);
-        }
         let removed =
             matches!(error, NodeError::Removed { .. }) || reason.contains("was removed from the cluster");
         let forgot = matches!(error, NodeError::Forgot { .. }) || reason.contains("had acknowledged index");
         let Some(member) = self.members.get_mut(&id) else { return };
-        if removed {
+        let probe = if removed {
             member.gone = Some(reason);
-            self.probe(Probe::Removed);
-        } else if forgot && member.gone.is_none() && hurt {
+            Probe::Removed
+        } else if forgot && (member.emptied || member.rotten) {
             member.gone = Some(reason);
-            self.probe(Probe::Forgot);
-        } else if hurt && started {
-            self.probe(Probe::DiskEndedMember);
+            Probe::Forgot
+        } else if member.rotten && !started {
+            member.gone = Some(reason);
+            Probe::DamageFound
+        } else if struck
+            || member.rotten
+            || (member.full && NO_ROOM.iter().any(|words| reason.contains(words)))
+        {
             let at = now + self.pace.range(500 * MS..3 * SECOND);
             self.schedule.push(at, Event::Restart { member: id });
-        } else if hurt {
-            member.gone = Some(reason);
-            self.probe(Probe::DamageFound);
+            Probe::DiskEndedMember
         } else {
-            self.violation(format!("n{id} ended, though its disk was not hurt: {reason}"));
+            return self.violation(format!("n{id} ended, though its disk was not hurt: {reason}"));
+        };
+        self.probe(probe);
+        if struck {
+            self.probe(Probe::DiskCallFailed);
         }
     }
 }
 
 /// What a process counted of rare things.
-fn metrics_of(process: &Process) -> [(Probe, u64); 8] {
+fn metrics_of(process: &Process) -> [(Probe, u64); 7] {
     let metrics = process.handle.metrics();
     [
         (Probe::EarlyElection, metrics.early_elections.get()),
@@ -307,7 +333,6 @@ fn metrics_of(process: &Process) -> [(Probe, u64); 8] {
         (Probe::NoSpace, metrics.proposals_no_space.get()),
         (Probe::ApplyWaited, metrics.apply_waits.get()),
         (Probe::Promoted, metrics.promotions.get()),
-        (Probe::Checkpoint, 0),
     ]
 }
 
@@ -370,6 +395,17 @@ fn guarded(work: impl FnOnce() -> Result<(), NodeError>) -> Result<(), NodeError
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
         Err(NodeError::InvalidMessage { reason: format!("panic: {}", text.unwrap_or_default()) })
     })
+}
+
+/// An error with all that caused it.
+fn describe(error: &NodeError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
 }
 
 fn nanos(duration: Duration) -> u64 {
