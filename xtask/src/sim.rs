@@ -179,12 +179,13 @@ impl Sums {
 fn report(sums: &Sums, took: Duration) -> Result<(), Box<dyn Error>> {
     let number = |name: &str| sums.numbers.get(name).copied().unwrap_or_default();
     println!(
-        "{} runs, {:.0} simulated seconds, {:.0} times real time a core, {:.0} events, {:.0} calls, {} s",
+        "{} runs, {:.0} simulated seconds, {:.0} times real time a core, {:.0} events, {:.0} calls, {} histories undecided, {} s",
         number("runs"),
         number("simulated_s"),
         number("simulated_s") / number("real_s").max(1e-9),
         number("events"),
         number("operations"),
+        number("undecided"),
         took.as_secs()
     );
     for (probe, count) in &sums.probes {

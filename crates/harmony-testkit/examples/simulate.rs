@@ -2,7 +2,7 @@
 //!
 //! `simulate --seeds 1000 --first 0x10 --members 3 --intensity wild --length-ms 30000` runs 1000 seeds from 0x10 on and prints one
 //! line of sums; `--seed N` alone runs one seed and prints its report, with `--trace` every event, with `--plan FILE` another
-//! plan than its own. A failure prints its seed, its plan cut down, and the line that replays it, and ends with status 1.
+//! plan than its own. `--no-judge` leaves the histories unjudged. A failure prints its seed, its plan cut down, and the line that replays it, and ends with status 1.
 #![allow(clippy::print_stdout, reason = "a program for people")]
 
 use std::process::ExitCode;
@@ -47,6 +47,10 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Arguments, String> {
             arguments.options.keep_trace = true;
             continue;
         }
+        if word == "--no-judge" {
+            arguments.options.judge = false;
+            continue;
+        }
         let value = words.next().ok_or_else(|| format!("{word} needs a value"))?;
         let number =
             || Seed::parse(&value).map(|seed| seed.0).ok_or_else(|| format!("{word} {value}: no number"));
@@ -89,8 +93,8 @@ fn one(seed: Seed, arguments: &Arguments) -> ExitCode {
 fn many(arguments: &Arguments) -> ExitCode {
     let clock = SystemClock::new();
     let began = clock.now();
-    let (mut probes, mut events, mut simulated_ms, mut operations, mut runs, mut failures) =
-        (Probes::default(), 0, 0, 0, 0u64, 0u64);
+    let (mut probes, mut events, mut simulated_ms, mut operations) = (Probes::default(), 0, 0, 0);
+    let (mut runs, mut failures, mut undecided) = (0u64, 0u64, 0u64);
     for seed in (arguments.first..arguments.first.saturating_add(arguments.seeds)).map(Seed) {
         let time = clock.now().saturating_sub(began);
         if arguments.seconds.is_some_and(|seconds| Duration::from_secs(seconds) <= time) {
@@ -101,6 +105,7 @@ fn many(arguments: &Arguments) -> ExitCode {
         probes.merge(&report.probes);
         events += report.events;
         simulated_ms += report.simulated_ms;
+        undecided += u64::from(report.undecided.is_some());
         operations += report.history.operations.len() as u64;
         if !report.violations.is_empty() {
             failures += 1;
@@ -110,7 +115,8 @@ fn many(arguments: &Arguments) -> ExitCode {
     let seconds = clock.now().saturating_sub(began).as_secs_f64();
     let simulated = simulated_ms as f64 / 1e3;
     println!(
-        "sum runs {runs} failures {failures} simulated_s {simulated:.0} real_s {seconds:.1} times_real {:.0} events {events} operations {operations}",
+        "sum runs {runs} failures {failures} simulated_s {simulated:.0} real_s {seconds:.1} times_real {:.0} events {events} operations {operations} \
+         undecided {undecided}",
         simulated / seconds.max(1e-9)
     );
     print!("{probes}");

@@ -22,10 +22,11 @@
 //!
 //! Reading order: [`client`] (what a workload asks of a node), [`proxy`] (links that can be cut), [`cluster`] (the two kinds of
 //! cluster), [`ledger`] (a workload that remembers what was acknowledged, and its check), [`agreement`] (all members hold the same),
-//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data), [`simulation`] (whole
-//! clusters in one thread, from a seed).
+//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data), [`check`] (judges of histories), [`simulation`]
+//! (whole clusters in one thread, from a seed).
 
 pub mod agreement;
+pub mod check;
 pub mod client;
 pub mod cluster;
 pub mod history;

@@ -56,6 +56,8 @@ pub struct Options {
     pub length_ms: u64,
     /// How many.
     pub intensity: Intensity,
+    /// Judge the history at the end.
+    pub judge: bool,
     /// Keep every event as a line.
     pub keep_trace: bool,
 }
@@ -68,6 +70,7 @@ impl Default for Options {
             think_ms: 500,
             length_ms: 30_000,
             intensity: Intensity::Moderate,
+            judge: true,
             keep_trace: false,
         }
     }
@@ -97,6 +100,8 @@ pub struct Report {
     pub plan: Plan,
     /// What clients saw.
     pub history: History,
+    /// Why nobody knows whether the history is linearizable, when that took too long to find out.
+    pub undecided: Option<String>,
     /// Rare branches that were visited.
     pub probes: Probes,
     /// What must not be: the run ended at the first one.

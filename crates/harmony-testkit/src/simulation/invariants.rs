@@ -17,13 +17,14 @@ pub(super) struct Invariants {
     committed: BTreeMap<u64, (u64, u64)>,
     /// Hash and revision of the state at each applied index that was seen.
     states: BTreeMap<u64, (u32, u64)>,
+    /// A member joined. It may replay changes of the membership on top of what they led to; then its rolling hash is its own, and
+    /// that of all who get a snapshot of it.
+    pub(super) any_joined: bool,
 }
 
 /// What one process has shown so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Seen {
-    /// It was not there from the beginning.
-    joined: bool,
     pub(super) term: u64,
     pub(super) leads: bool,
     commit: u64,
@@ -32,12 +33,6 @@ pub(super) struct Seen {
     applied: u64,
     revision: u64,
     pub(super) last: u64,
-}
-
-impl Seen {
-    pub(super) fn of(joined: bool) -> Self {
-        Self { joined, ..Self::default() }
-    }
 }
 
 impl Invariants {
@@ -82,8 +77,7 @@ impl Invariants {
         if seen.checked < checked {
             self.check_committed(id, storage, seen.checked + 1, checked)?;
         }
-        // One that joined replays changes of the membership on top of what they led to: its rolling hash is its own.
-        if seen.applied < applied && !seen.joined {
+        if seen.applied < applied && !self.any_joined {
             let state = (applied_hash.hash, revision);
             let known = *self.states.entry(applied).or_insert(state);
             if known != state {
@@ -93,16 +87,7 @@ impl Invariants {
                 ));
             }
         }
-        *seen = Seen {
-            joined: seen.joined,
-            term,
-            leads,
-            commit,
-            checked,
-            applied,
-            revision,
-            last: bounds.last.0,
-        };
+        *seen = Seen { term, leads, commit, checked, applied, revision, last: bounds.last.0 };
         Ok(())
     }
 

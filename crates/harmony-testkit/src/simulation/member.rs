@@ -28,8 +28,6 @@ pub(super) struct Member {
     pub(super) disk: MemoryFileSystem,
     /// Whom it begins with on an empty disk.
     pub(super) founders: Membership,
-    /// It was not there from the beginning.
-    joined: bool,
     pub(super) calendar_shift_ms: Arc<AtomicI64>,
     pub(super) drift_ppm: i64,
     /// Processes so far: what was meant for an earlier one is void.
@@ -81,7 +79,6 @@ impl Member {
             id,
             disk: MemoryFileSystem::with_dir("/data"),
             founders,
-            joined: false,
             calendar_shift_ms: Arc::default(),
             drift_ppm: 0,
             life: 0,
@@ -124,15 +121,10 @@ impl Member {
         let storage_of_node = Arc::clone(&storage);
         let node = SteppedNode::start(config, storage_of_node, transport, Arc::new(clock), witness, chance)?;
         let handle = node.handle();
-        let seen = Seen::of(self.joined);
+        let seen = Seen::default();
         let under_way = UnderWay::default();
         self.process = Some(Process { node, handle, storage, outbox, under_way, seen });
         Ok(())
-    }
-
-    /// One that joins a running cluster.
-    pub(super) fn joining(id: NodeId, told: Membership) -> Self {
-        Self { joined: true, ..Self::new(id, told) }
     }
 
     /// Lifts the limit of its disk.

@@ -24,7 +24,12 @@ use super::probes::{Probe, Probes};
 use super::time::{MS, Now, Schedule};
 use super::trace::{Trace, mix};
 use super::{Options, Report, Violation};
+use crate::check::search::Limits;
+use crate::check::{Verdict, linearizable};
 use crate::history::{History, OperationOutcome};
+
+/// What the search for an order may take: a fraction of a second.
+const CHECK: Limits = Limits { steps_max: 2_000_000, states_max: 200_000 };
 
 /// What happens next.
 enum Event {
@@ -251,8 +256,22 @@ impl World {
         self.next_token
     }
 
-    fn report(self) -> Report {
+    /// Whether the history is linearizable; why nobody knows, if it takes too long to find out.
+    fn judge(&mut self) -> Option<String> {
+        match linearizable::check(&self.history, CHECK) {
+            Verdict::Holds => None,
+            Verdict::Undecided(reason) => Some(reason),
+            Verdict::Violated(violation) => {
+                self.violation(violation.to_string());
+                None
+            }
+        }
+    }
+
+    fn report(mut self) -> Report {
+        let undecided = if self.options.judge { self.judge() } else { None };
         Report {
+            undecided,
             seed: self.seed,
             trace_hash: self.trace.hash(),
             events: self.trace.events(),

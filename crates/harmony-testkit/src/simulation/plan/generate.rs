@@ -56,8 +56,10 @@ struct Generator {
     intensity: Intensity,
     members: Vec<NodeId>,
     down: BTreeSet<NodeId>,
-    /// They lost what they had acknowledged: as many as a quorum can do without.
+    /// They lost what they had acknowledged.
     lost: BTreeSet<NodeId>,
+    /// How many may: as many as the first quorum can do without, and none where members are removed.
+    losses_max: usize,
     next_member: u64,
     steps: Vec<Step>,
 }
@@ -66,12 +68,16 @@ impl Plan {
     /// A plan for a cluster of members 1 to `members`, over the first `length_ms` milliseconds.
     #[must_use]
     pub fn generate(seed: Seed, intensity: Intensity, members: u64, length_ms: u64) -> Self {
+        let mut rng = Seed(seed.0 ^ 0x706c_616e).rng();
+        let spare = usize::try_from(members.saturating_sub(1) / 2).unwrap_or(0);
+        let losses_max = if intensity == Intensity::Wild && rng.chance(1, 2) { spare } else { 0 };
         let mut generator = Generator {
-            rng: Seed(seed.0 ^ 0x706c_616e).rng(),
+            rng,
             intensity,
             members: (1..=members).filter_map(NodeId::new).collect(),
             down: BTreeSet::new(),
             lost: BTreeSet::new(),
+            losses_max,
             next_member: members + 1,
             steps: Vec::new(),
         };
@@ -241,7 +247,7 @@ impl Generator {
                     self.push(at_ms, Fault::Join(member));
                 }
             }
-            _ if 3 < self.members.len() && self.lost.is_empty() => {
+            _ if 3 < self.members.len() && self.losses_max == 0 => {
                 self.members.retain(|one| *one != member);
                 self.push(at_ms, Fault::Remove(member));
             }

@@ -61,7 +61,10 @@ impl World {
     /// Whether all peers are there, reach this member, and know that it had acknowledged something. Until then, one that lost its
     /// directory stays down: with peers that were never told, or forgot it in a crash of their own, nobody could send it away.
     fn peers_would_notice(&self, id: NodeId) -> bool {
-        let peers = self.members.values().filter(|member| member.id != id && member.gone.is_none());
+        let peers = self
+            .members
+            .values()
+            .filter(|member| member.id != id && member.gone.is_none() && !member.emptied);
         peers.into_iter().all(|peer| {
             let reached = !self.network.is_cut(id, peer.id) && !self.network.is_cut(peer.id, id);
             let runs = peer.process.as_ref().filter(|_| peer.paused_until <= self.now.get());
