@@ -21,6 +21,7 @@ fn check(cluster: &ProcessCluster, ledger: &Ledger) {
     for node in cluster.running() {
         ledger.check(node.client()).unwrap();
     }
+    ledger.check_history().unwrap();
 }
 
 #[test]

@@ -19,6 +19,7 @@ fn check(cluster: &ProcessCluster, ledger: &Ledger) {
     for node in cluster.running() {
         ledger.check(node.client()).unwrap();
     }
+    ledger.check_history().unwrap();
 }
 
 /// Waits until `id` follows somebody other than `old`.

@@ -2,7 +2,10 @@
 
 use harmony_types::testing::TestError;
 
-use crate::client::{Client, NodeStatus};
+use crate::check::members;
+use crate::client::{Client, NodeStatus, StateHash};
+use crate::history::Moment;
+use crate::history::observation::Observation;
 use crate::wait::{PATIENCE, until};
 
 /// Waits until all members have applied the same entries, then compares the hashes of their states.
@@ -20,11 +23,27 @@ pub fn check<'a>(members: impl Iterator<Item = &'a dyn Client>) -> Result<(), Te
         if same { Ok(statuses) } else { Err(format!("{statuses:?}").into()) }
     })?;
     let revision = statuses.first().ok_or("no member runs")?.revision;
-    let hashes: Vec<_> =
+    let hashes: Vec<StateHash> =
         members.iter().map(|member| member.state_hash(revision)).collect::<Result<_, _>>()?;
-    if hashes.windows(2).all(|pair| pair[0] == pair[1]) {
-        Ok(())
-    } else {
-        Err(format!("the members' states differ at revision {revision}: {hashes:?}").into())
+    // Hashes at different compact revisions are not to be compared.
+    if hashes.windows(2).any(|pair| pair[0].compact_revision != pair[1].compact_revision) {
+        return Err(format!("the members' compact revisions differ: {hashes:?}").into());
+    }
+    let seen: Vec<Observation> =
+        statuses.iter().zip(&hashes).map(|(status, hash)| observation(status, hash)).collect();
+    Ok(members::identical(&seen)?)
+}
+
+fn observation(status: &NodeStatus, hash: &StateHash) -> Observation {
+    Observation {
+        at: Moment::default(),
+        member: status.id,
+        life: 0,
+        term: status.term,
+        is_leader: status.leader == Some(status.id),
+        committed: status.applied,
+        applied: status.applied,
+        revision: status.revision,
+        state_hash: Some(hash.hash.into()),
     }
 }

@@ -3,17 +3,23 @@
 //! Reading order: [`linearizable`] (keys, transactions, leases and compactions as one object, in real time) and below it
 //! `store` (etcd's data model), `calls`, `order`, `replay`, [`search`] (Wing and Gong's), `window` (the smallest part that is
 //! wrong); [`register`] (single keys without revisions); [`serializable`] (reads of one member's own state); [`watch`] against
-//! `log` (what happened, as the writes tell); [`lease`]; [`members`].
+//! [`log`] (what happened); [`lease`]; [`members`].
 
 mod calls;
 mod kv;
+pub mod lease;
 pub mod linearizable;
+pub mod log;
+pub mod members;
 mod order;
 #[cfg(test)]
 pub(crate) mod random;
+pub mod register;
 mod replay;
 pub mod search;
+pub mod serializable;
 mod store;
+pub mod watch;
 mod window;
 
 use std::fmt;

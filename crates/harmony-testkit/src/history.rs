@@ -7,6 +7,7 @@
 //! Its text form, one line an operation, is for reading and for keeping: `{history}` writes it, [`text::parse`] reads it.
 
 pub mod observation;
+pub mod recorder;
 pub mod text;
 mod words;
 
@@ -252,6 +253,12 @@ impl Operation {
     #[must_use]
     pub fn revision(&self) -> Option<Revision> {
         self.answer().and_then(|answer| answer.revision)
+    }
+
+    /// Whether it is open if it took effect.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.outcome == OperationOutcome::Unknown
     }
 
     /// Whether it took effect or may have: it asks for a change and was not refused.

@@ -6,9 +6,14 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use harmony_types::testing::TestError;
+use harmony_types::txn::{PutOutcome, RangeOutcome};
 use harmony_types::{KeyValue, Revision};
 
+use crate::check::linearizable;
+use crate::check::search::Limits;
 use crate::client::Client;
+use crate::history::recorder::Recorder;
+use crate::history::{ClientId, History, Reply, put, read};
 
 /// What is known of one write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +31,8 @@ pub struct Ledger {
     next: AtomicU64,
     newest: AtomicU64,
     stopped: AtomicBool,
+    /// The puts, and the reads of [`Ledger::check`].
+    recorder: Recorder,
 }
 
 impl Ledger {
@@ -57,11 +64,14 @@ impl Ledger {
     /// # Errors
     /// The revision is not above all that were acknowledged before the put was sent.
     pub fn write_one(&self, client: &dyn Client) -> Result<bool, TestError> {
-        let key = Bytes::from(format!("ledger/{:08}", self.next.fetch_add(1, Ordering::Relaxed)));
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let key = Bytes::from(format!("ledger/{number:08}"));
         // In the ledger before it is sent: whatever happens now, its outcome is not "never written".
         self.lock().insert(key.clone(), Write::Unknown);
         let newest_before = Revision(self.newest.load(Ordering::SeqCst));
+        let sent = self.recorder.send(client_of(number), None, put(key.clone(), value_of(&key)));
         let Ok(revision) = client.put(&key, &value_of(&key)) else { return Ok(false) };
+        self.recorder.answered(sent, Some(revision), Reply::Put(PutOutcome::default()));
         if revision <= newest_before {
             let key = String::from_utf8_lossy(&key).into_owned();
             return Err(format!(
@@ -99,7 +109,15 @@ impl Ledger {
         let writes = self.lock().clone();
         let mut owners: BTreeMap<i64, Bytes> = BTreeMap::new();
         for (key, write) in &writes {
+            // A read that fails says nothing.
+            let sent = self.recorder.send(READER, None, read(key.clone(), Bytes::new()));
             let found = client.get(key)?;
+            let outcome = RangeOutcome {
+                kvs: found.iter().cloned().collect(),
+                more: false,
+                count: i64::from(found.is_some()),
+            };
+            self.recorder.answered(sent, None, Reply::Range(outcome));
             check_one(key, *write, found.as_ref())?;
             let Some(kv) = found else { continue };
             if let Some(other) = owners.insert(kv.mod_revision, key.clone()) {
@@ -108,6 +126,29 @@ impl Ledger {
         }
         Ok(())
     }
+
+    /// All puts and all reads of [`Ledger::check`], as a checker wants them.
+    #[must_use]
+    pub fn history(&self) -> History {
+        self.recorder.history()
+    }
+
+    /// Checks that [`Ledger::history`] is linearizable: what was read agrees with what was put, in time and by revision, over all
+    /// keys together.
+    ///
+    /// # Errors
+    /// The smallest part that is not, or that the check gave up.
+    pub fn check_history(&self) -> Result<(), TestError> {
+        linearizable::check(&self.history(), Limits::default()).into_result()
+    }
+}
+
+/// Whoever reads in [`Ledger::check`].
+const READER: ClientId = ClientId(u32::MAX);
+
+/// Every put is a client of its own: that of a lost answer may overlap all that follow.
+fn client_of(number: u64) -> ClientId {
+    ClientId(u32::try_from(number).unwrap_or(u32::MAX - 1))
 }
 
 fn value_of(key: &[u8]) -> Vec<u8> {
@@ -225,6 +266,21 @@ mod tests {
         store.kvs.lock().unwrap().values_mut().for_each(|kv| kv.version = 1);
         ledger.check(&store).unwrap();
         assert_eq!(ledger.acknowledged(), 1);
+    }
+
+    #[test]
+    fn the_history_of_puts_and_reads_is_judged_as_a_whole() {
+        let (store, ledger) = written(3);
+        store.fails.store(true, Ordering::SeqCst);
+        assert!(!ledger.write_one(&store).unwrap());
+        ledger.check(&store).unwrap();
+        ledger.check_history().unwrap();
+        // Seen, and then gone: a loss that no key alone can tell, as its outcome was unknown.
+        store.kvs.lock().unwrap().pop_last();
+        ledger.check(&store).unwrap();
+        let report = ledger.check_history().unwrap_err().to_string();
+        assert!(report.contains("ledger/00000003"), "{report}");
+        assert_eq!(ledger.history().operations.len(), 4 + 3 + 4 + 4);
     }
 
     #[test]

@@ -47,6 +47,7 @@ fn check(cluster: &InProcessCluster, ledger: &Ledger) {
     for node in cluster.running() {
         ledger.check(node).unwrap();
     }
+    ledger.check_history().unwrap();
 }
 
 fn crash(rng: &mut SeededRng) -> Crash {

@@ -78,6 +78,7 @@ impl<'h> Model for Kv<'h> {
             return Step::NotNow;
         }
         if !self.store.has_changed(mark) {
+            // Its answer says that it wrote nothing, so it writes nothing wherever it is answered so.
             return Step::Unchanged;
         }
         self.marks.push(mark);

@@ -142,7 +142,7 @@ pub(crate) fn request(rng: &mut SeededRng, shape: Shape, revision: i64) -> Reque
                 range: Range { revision: i64::try_from(rng.below(near)).unwrap(), ..range(rng, shape) },
                 serializable: false,
             },
-            _ => Request::Put(Put { lease: id, ..some_put(rng, shape) }),
+            _ => Request::Put(Put { lease: id, ignore_lease: false, ..some_put(rng, shape) }),
         };
     }
     match rng.below(10) {

@@ -6,8 +6,8 @@
 //! return among those left. It is written for any object: see [`Model`].
 //!
 //! Two things make it fast where the object tells much:
-//! - An operation that changes nothing and was answered as the state says is taken at once and for good: whatever order
-//!   exists from here on, it may be moved to its front.
+//! - An operation that changes nothing wherever it stands, and was answered as the state says, is taken at once and for good:
+//!   whatever order exists from here on, it may be moved to its front.
 //! - An operation that can never be answered right from a state on ends that branch ([`Step::Never`]).
 
 use std::collections::HashSet;
@@ -33,7 +33,8 @@ pub trait Model {
 /// What an operation does in a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It was answered as the state says, and changed nothing.
+    /// It was answered as the state says, and changes nothing, here and in every state that answers it so. A write of the value
+    /// that is there is none of these.
     Unchanged,
     /// It was answered as the state says, and the state is another one now.
     Changed,

@@ -21,6 +21,8 @@ pub(crate) struct Store {
     revision: i64,
     compacted: i64,
     leases: BTreeSet<i64>,
+    /// Which leases exist is not known: all do.
+    has_every_lease: bool,
     /// All versions of each key, by revision.
     keys: BTreeMap<Bytes, Vec<Version>>,
     /// What to take back, newest last.
@@ -54,10 +56,16 @@ impl Store {
             revision: 1,
             compacted: 0,
             leases: BTreeSet::new(),
+            has_every_lease: false,
             keys: BTreeMap::new(),
             changes: Vec::new(),
             fingerprint: 0,
         }
+    }
+
+    /// One of whose leases nothing is known, so that none is missed.
+    pub(crate) fn with_every_lease() -> Self {
+        Self { has_every_lease: true, ..Self::new() }
     }
 
     pub(crate) const fn revision(&self) -> i64 {
@@ -152,6 +160,39 @@ impl Store {
         Ok(reply)
     }
 
+    /// Writes the next revision as a list of events tells it.
+    ///
+    /// # Errors
+    /// The first event that no store can have made here.
+    pub(crate) fn write_events(&mut self, events: &[Event]) -> Result<(), String> {
+        let revision = self.revision + 1;
+        for event in events {
+            let kv = event.kv.as_ref().ok_or("an event without a key")?;
+            let before = self.get(&kv.key, revision);
+            let is_delete = EventType::try_from(event.event_type) == Ok(EventType::Delete);
+            let right = match before {
+                None if is_delete => return Err(format!("{:?} is deleted, but it did not exist", kv.key)),
+                _ if is_delete => (0, revision, 0),
+                None => (revision, revision, 1),
+                Some(before) => (before.create_revision, revision, before.version + 1),
+            };
+            let told = (kv.create_revision, kv.mod_revision, kv.version);
+            if told != right {
+                return Err(format!(
+                    "{:?} has create, mod revision and version {told:?}, not {right:?}",
+                    kv.key
+                ));
+            }
+            if event.prev_kv.is_some() && event.prev_kv.as_ref() != before {
+                return Err(format!("{:?} replaced {before:?}, not {:?}", kv.key, event.prev_kv));
+            }
+            self.write(&kv.key, (!is_delete).then(|| kv.clone()));
+        }
+        self.changes.push(Change::Revision);
+        self.revision = revision;
+        Ok(())
+    }
+
     /// What happened in a revision, in the order of its writes, with what each event replaced.
     pub(crate) fn events_since(&self, since: Mark) -> Vec<Event> {
         // One key may be written twice in a revision: deleted, then put.
@@ -187,7 +228,11 @@ impl Store {
     }
 
     fn check_lease(&self, id: i64) -> Result<(), Refusal> {
-        if id == 0 || self.leases.contains(&id) { Ok(()) } else { Err(Refusal::LeaseNotFound) }
+        if id == 0 || self.has_every_lease || self.leases.contains(&id) {
+            Ok(())
+        } else {
+            Err(Refusal::LeaseNotFound)
+        }
     }
 
     fn check_put(&self, put: &Put) -> Result<(), Refusal> {
@@ -265,12 +310,12 @@ impl Store {
     }
 
     fn revoke(&mut self, revoke: LeaseRevoke) -> Result<Reply, Refusal> {
-        if !self.leases.remove(&revoke.id) {
-            return Err(Refusal::LeaseNotFound);
+        self.check_lease(revoke.id)?;
+        if self.leases.remove(&revoke.id) {
+            let hash = hash_of(&("lease", revoke.id));
+            self.fingerprint ^= hash;
+            self.changes.push(Change::LeaseEnded { id: revoke.id, hash });
         }
-        let hash = hash_of(&("lease", revoke.id));
-        self.fingerprint ^= hash;
-        self.changes.push(Change::LeaseEnded { id: revoke.id, hash });
         let attached = self.in_range(&KeyRange::all(), i64::MAX).filter(|kv| kv.lease == revoke.id);
         for key in attached.map(|kv| kv.key.clone()).collect::<Vec<_>>() {
             self.write(&key, None);

@@ -11,6 +11,8 @@ pub struct Observation {
     pub at: Moment,
     /// At whom.
     pub member: NodeId,
+    /// How often it had been started again before.
+    pub life: u32,
     /// Its term.
     pub term: Term,
     /// Whether it leads in that term.
