@@ -29,6 +29,7 @@ pub mod plan;
 pub mod probes;
 pub mod shrink;
 mod time;
+mod told;
 mod trace;
 mod world;
 

@@ -22,10 +22,12 @@ use super::network::Network;
 use super::plan::{Fault, Plan};
 use super::probes::{Probe, Probes};
 use super::time::{MS, Now, Schedule};
+use super::told::Told;
 use super::trace::{Trace, mix};
 use super::{Options, Report, Violation};
+use crate::check::log::Log;
 use crate::check::search::Limits;
-use crate::check::{Verdict, linearizable};
+use crate::check::{self, Verdict, linearizable, serializable};
 use crate::history::{History, OperationOutcome};
 
 /// What the search for an order may take: a fraction of a second.
@@ -106,6 +108,7 @@ pub struct World {
     replies: Arc<Replies>,
     history: History,
     invariants: Invariants,
+    told: Told,
     violations: Vec<Violation>,
     /// How long steps take.
     pace: SeededRng,
@@ -158,6 +161,7 @@ impl World {
             replies: Arc::default(),
             history: History::default(),
             invariants: Invariants::default(),
+            told: Told::default(),
             violations: Vec::new(),
             pace: rng.split(),
             phase: Phase::Faults,
@@ -256,8 +260,18 @@ impl World {
         self.next_token
     }
 
-    /// Whether the history is linearizable; why nobody knows, if it takes too long to find out.
+    /// Whether the history agrees with what happened, and is linearizable; why nobody knows, if it takes too long to find out.
     fn judge(&mut self) -> Option<String> {
+        if let Some(events) = self.told.take_whole() {
+            let judged = Log::from_events(events).and_then(|log| {
+                check::log::check(&self.history, &log)?;
+                serializable::check(&self.history, &log, &self.told.restarts)
+            });
+            if let Err(violation) = judged {
+                self.violation(violation.to_string());
+                return None;
+            }
+        }
         match linearizable::check(&self.history, CHECK) {
             Verdict::Holds => None,
             Verdict::Undecided(reason) => Some(reason),

@@ -9,6 +9,7 @@ use harmony_types::fake::seed::Seed;
 use harmony_types::{NodeError, NodeId, Storage};
 
 use super::{Event, Step, World};
+use crate::history::Moment;
 use crate::simulation::member::Process;
 use crate::simulation::plan::Loss;
 use crate::simulation::probes::Probe;
@@ -43,6 +44,7 @@ impl World {
         });
         self.network.forget(id);
         self.held.remove(&id);
+        self.told.restarts.push((id, Moment(now)));
         if let Err(error) = started {
             self.ended(id, error);
             return;
@@ -191,6 +193,7 @@ impl World {
             return self.violation(what);
         }
         let after = process.seen;
+        self.told.listen(&process.storage);
         let pending =
             std::mem::replace(&mut member.pending, process.handle.metrics().proposals_pending.get());
         if after.leads && (!before.leads || before.term != after.term) {
