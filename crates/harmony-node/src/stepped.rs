@@ -11,7 +11,7 @@ use harmony_types::{Clock, NodeError, Status, Storage, Transport};
 
 use crate::applier::Applier;
 use crate::core::Core;
-use crate::core::event::{Event, Inbox};
+use crate::core::event::Event;
 use crate::driver::{self, Shared, Sink};
 use crate::metrics::NodeMetrics;
 use crate::node::Node;
@@ -123,7 +123,7 @@ impl<S: Storage> SteppedNode<S> {
     /// The node's end; so are those of all other steps.
     pub fn turn(&mut self, tick: bool) -> Result<(), NodeError> {
         self.check()?;
-        let mut inbox = self.shared.inbox.try_take().unwrap_or_else(Inbox::default);
+        let mut inbox = self.shared.inbox.try_take().unwrap_or_default();
         if tick {
             inbox.push(Event::Tick);
         }

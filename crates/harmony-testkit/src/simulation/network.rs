@@ -17,7 +17,7 @@ pub(super) struct Outbox {
 /// One thing that a process wants sent.
 pub(super) enum Packet {
     Messages(NodeId, Vec<PeerMessage>),
-    Snapshot(Message, Snapshot),
+    Snapshot(Box<(Message, Snapshot)>),
     /// The members changed: peers greet each other anew.
     Peers,
 }
@@ -41,7 +41,7 @@ impl Transport for SimulatedTransport {
     }
 
     fn send_snapshot(&self, announcement: Message, snapshot: Snapshot) {
-        self.0.lock().push(Packet::Snapshot(announcement, snapshot));
+        self.0.lock().push(Packet::Snapshot(Box::new((announcement, snapshot))));
     }
 
     fn set_peers(&self, _: &[Member]) {

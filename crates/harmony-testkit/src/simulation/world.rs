@@ -40,13 +40,7 @@ enum Event {
     /// A message arrives.
     Message { from: NodeId, from_life: u64, to: NodeId, message: PeerMessage },
     /// A whole snapshot arrives.
-    Snapshot {
-        from: NodeId,
-        from_life: u64,
-        announcement: Message,
-        meta: SnapshotMeta,
-        content: bytes::Bytes,
-    },
+    Snapshot(Box<SnapshotArrival>),
     /// A member learns that a peer was not reached.
     NotReached { member: NodeId, life: u64, peer: NodeId, gone: bool },
     /// A snapshot's sender learns what became of it.
@@ -71,6 +65,15 @@ enum Event {
     Peace,
     /// A look at whether the cluster serves again.
     Look,
+}
+
+/// A snapshot on its way.
+struct SnapshotArrival {
+    from: NodeId,
+    from_life: u64,
+    announcement: Message,
+    meta: SnapshotMeta,
+    content: bytes::Bytes,
 }
 
 /// A step of a process.
@@ -199,9 +202,7 @@ impl World {
         match event {
             Event::Step { member, life, step } => self.step(member, life, step),
             Event::Message { from, from_life, to, message } => self.arrive(from, from_life, to, message),
-            Event::Snapshot { from, from_life, announcement, meta, content } => {
-                self.arrive_snapshot(from, from_life, announcement, meta, content);
-            }
+            Event::Snapshot(arrival) => self.arrive_snapshot(arrival),
             Event::NotReached { member, life, peer, gone } => self.not_reached(member, life, peer, gone),
             Event::SnapshotSent { member, life, peer, arrived } => {
                 self.snapshot_sent(member, life, peer, arrived);

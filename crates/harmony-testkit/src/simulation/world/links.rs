@@ -5,11 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use harmony_types::transport::PeerSink;
-use harmony_types::{
-    Message, MessageType, NodeId, PeerMessage, Snapshot, SnapshotData, SnapshotMeta, Storage,
-};
+use harmony_types::{Message, MessageType, NodeId, PeerMessage, Snapshot, SnapshotData, Storage};
 
-use super::{Event, World};
+use super::{Event, SnapshotArrival, World};
 use crate::simulation::network::{Kind, Packet, Way};
 use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US};
@@ -25,7 +23,7 @@ impl World {
                         self.send_message(from, to, message);
                     }
                 }
-                Packet::Snapshot(announcement, snapshot) => self.send_snapshot(from, announcement, snapshot),
+                Packet::Snapshot(packet) => self.send_snapshot(from, packet.0, packet.1),
                 Packet::Peers => self.network.forget(from),
             }
         }
@@ -174,21 +172,15 @@ impl World {
             return;
         }
         let content = Bytes::from(content);
-        self.schedule.push(now + after, Event::Snapshot { from, from_life, announcement, meta, content });
+        let arrival = SnapshotArrival { from, from_life, announcement, meta, content };
+        self.schedule.push(now + after, Event::Snapshot(Box::new(arrival)));
     }
 
-    pub(super) fn arrive_snapshot(
-        &mut self,
-        from: NodeId,
-        from_life: u64,
-        announcement: Message,
-        meta: SnapshotMeta,
-        content: Bytes,
-    ) {
+    pub(super) fn arrive_snapshot(&mut self, arrival: Box<SnapshotArrival>) {
         let now = self.now.get();
-        let to = announcement.to;
-        let event = Event::Snapshot { from, from_life, announcement, meta, content };
-        let Some(Event::Snapshot { announcement, meta, content, .. }) = self.hold(to, event) else { return };
+        let to = arrival.announcement.to;
+        let Some(Event::Snapshot(arrival)) = self.hold(to, Event::Snapshot(arrival)) else { return };
+        let SnapshotArrival { from, from_life, announcement, meta, content } = *arrival;
         let mut digest = Digest::EMPTY;
         digest.bytes(&content);
         self.trace.note(now, &[6, from.get(), to.get(), meta.index.0, digest.0], || {
