@@ -5,6 +5,7 @@
 //! - `phase-check`: the crates stack in one direction, each stands alone, and the contract between them is frozen.
 //! - `proto`: the server's wire code from its `.proto` files.
 //! - `publish-check`: each crate of the stack could be published as it is.
+//! - `sim`: simulated clusters, thousands of seeds.
 //! - `bench`: our crates beside their peers.
 
 #![allow(clippy::print_stdout)]
@@ -14,6 +15,7 @@ mod ci;
 mod phase_check;
 mod proto;
 mod publish_check;
+mod sim;
 mod step;
 mod suite;
 
@@ -52,6 +54,8 @@ enum Task {
         #[arg(long)]
         quick: bool,
     },
+    /// Run simulated clusters from seeds, on all cores; failures are kept in `target/sim`.
+    Sim(sim::Sim),
     /// Measure our crates beside their peers, which are built apart from the workspace.
     #[command(subcommand)]
     Bench(bench::Bench),
@@ -65,6 +69,7 @@ fn main() -> ExitCode {
         Task::PhaseCheck { bless: false, no_tests } => phase_check::run(!no_tests),
         Task::Proto { check } => proto::run(check),
         Task::PublishCheck { quick } => publish_check::run(quick),
+        Task::Sim(sim) => sim::run(&sim),
         Task::Bench(bench) => bench::run(&bench),
     };
     match result {

@@ -20,19 +20,22 @@ use crate::waiter::{ReplyBatch, Waiter};
 
 /// Applies until the node stops, and then what is left.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
-    let mut applier = Applier {
-        shared,
-        jobs: VecDeque::new(),
-        batch: Batch::default(),
-        bytes_since_checkpoint: 0,
-        is_lost: false,
-    };
+    let mut applier = Applier::default();
+    let mut retry_at = None;
     loop {
-        match shared.apply.take(None) {
-            Taken::Content(jobs) => applier.work(jobs)?,
-            Taken::TimedOut => {}
+        let wait = retry_at.map(|at: Duration| at.saturating_sub(shared.clock.now()));
+        let jobs = match shared.apply.take(wait) {
+            Taken::Content(jobs) => jobs,
+            Taken::TimedOut => Vec::new(),
             Taken::Closed => return Ok(()),
+        };
+        if retry_at.is_some_and(|at| shared.clock.now() < at) {
+            applier.line_up(jobs);
+            continue;
         }
+        applier.work(shared, jobs)?;
+        let pause = Duration::from_millis(bounds::APPLY_RETRY_MS);
+        retry_at = applier.waits().then(|| shared.clock.now() + pause);
     }
 }
 
@@ -49,209 +52,217 @@ impl<T> Default for Batch<T> {
     }
 }
 
-struct Applier<'a, S: Storage> {
-    shared: &'a Shared<S>,
+/// The state machine's work, in order.
+pub(crate) struct Applier<T> {
     /// What comes behind the batch.
-    jobs: VecDeque<ApplyJob<S::Outcome>>,
-    batch: Batch<S::Outcome>,
+    jobs: VecDeque<ApplyJob<T>>,
+    batch: Batch<T>,
     bytes_since_checkpoint: u64,
+    /// The disk had no room for the batch, and nothing of it was applied.
+    waits: bool,
     /// The state is damaged: entries are dropped until a snapshot takes its place.
     is_lost: bool,
 }
 
-impl<S: Storage> Applier<'_, S> {
-    fn work(&mut self, jobs: Vec<ApplyJob<S::Outcome>>) -> Result<(), NodeError> {
+impl<T> Default for Applier<T> {
+    fn default() -> Self {
+        Self {
+            jobs: VecDeque::new(),
+            batch: Batch::default(),
+            bytes_since_checkpoint: 0,
+            waits: false,
+            is_lost: false,
+        }
+    }
+}
+
+impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
+    /// The disk had no room for what comes next: [`Applier::work`] tries again.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// Takes in what comes behind the rest.
+    pub(crate) fn line_up(&mut self, jobs: Vec<ApplyJob<T>>) {
         self.jobs.extend(jobs);
-        while let Some(job) = self.jobs.pop_front() {
-            match job {
-                ApplyJob::Entries { replies, .. } if self.is_lost => end_unknown(self.shared, replies),
-                ApplyJob::Entries { entries, replies } => self.collect(entries, replies)?,
-                ApplyJob::Membership { waiter, .. } if self.is_lost => {
+    }
+
+    /// Works until nothing is left, or the disk has no room. What waited for room is tried together with what came meanwhile: a
+    /// compaction may be what makes room.
+    pub(crate) fn work<S: Storage<Outcome = T>>(
+        &mut self,
+        shared: &Shared<S>,
+        jobs: Vec<ApplyJob<T>>,
+    ) -> Result<(), NodeError> {
+        self.line_up(jobs);
+        loop {
+            self.collect();
+            if !self.batch.entries.is_empty() && !self.apply(shared)? {
+                return Ok(());
+            }
+            match self.jobs.pop_front() {
+                None => return Ok(()),
+                Some(ApplyJob::Entries { replies, .. }) if self.is_lost => end_unknown(shared, replies),
+                Some(ApplyJob::Membership { waiter, .. }) if self.is_lost => {
                     if let Some(waiter) = waiter {
                         waiter.complete(Err(NodeError::LeaderChanged));
                     }
                 }
-                ApplyJob::Membership { entry, voter_sets, changes, waiter } => {
-                    self.apply()?;
-                    if let Err(error) = self.apply_membership(&entry, voter_sets, changes, waiter) {
-                        self.give_up(error)?;
+                Some(entries @ ApplyJob::Entries { .. }) => self.jobs.push_front(entries),
+                Some(ApplyJob::Membership { entry, voter_sets, changes, waiter }) => {
+                    if let Err(error) = apply_membership(shared, &entry, voter_sets, changes, waiter) {
+                        self.give_up(shared, error)?;
                     }
                 }
-                ApplyJob::Install { snapshot } => {
-                    self.apply()?;
+                Some(ApplyJob::Install { snapshot }) => {
                     let index = snapshot.meta.index;
-                    self.shared.storage.save_snapshot(snapshot)?;
+                    shared.storage.save_snapshot(snapshot)?;
                     self.is_lost = false;
                     tracing::info!(%index, "snapshot installed");
-                    self.members_changed();
-                    self.shared.metrics.applied_index.set(index.0);
-                    self.shared.inbox.put(|inbox| inbox.push(Event::Installed { index }));
+                    members_changed(shared);
+                    shared.metrics.applied_index.set(index.0);
+                    shared.inbox.put(|inbox| inbox.push(Event::Installed { index }));
                 }
             }
         }
-        self.apply()
     }
 
-    fn collect(
-        &mut self,
-        entries: Vec<Entry>,
-        replies: Vec<(usize, ReplyTo<S::Outcome>)>,
-    ) -> Result<(), NodeError> {
-        let mut entries = entries;
-        let mut replies = replies;
-        // Members compare hashes where batches end.
-        let step_end =
-            entries.first().map_or(0, |entry| entry.index.0.div_ceil(bounds::HASH_STEP) * bounds::HASH_STEP);
-        let head = entries.partition_point(|entry| entry.index.0 <= step_end);
-        if head < entries.len() {
-            let tail = replies.split_off(replies.partition_point(|(slot, _)| *slot < head));
-            self.jobs.push_front(ApplyJob::Entries {
-                entries: entries.split_off(head),
-                replies: tail.into_iter().map(|(slot, reply)| (slot - head, reply)).collect(),
-            });
+    /// Adds the entries that come next to the batch, as far as it may grow.
+    fn collect(&mut self) {
+        while self.may_grow()
+            && let Some(ApplyJob::Entries { .. }) = self.jobs.front()
+            && let Some(ApplyJob::Entries { mut entries, mut replies }) = self.jobs.pop_front()
+        {
+            let Some(first) = entries.first() else { continue };
+            // Members compare hashes where batches end.
+            let step_end = first.index.0.next_multiple_of(bounds::HASH_STEP);
+            let head = entries.partition_point(|entry| entry.index.0 <= step_end);
+            if head < entries.len() {
+                let tail = replies.split_off(replies.partition_point(|(slot, _)| *slot < head));
+                self.jobs.push_front(ApplyJob::Entries {
+                    entries: entries.split_off(head),
+                    replies: tail.into_iter().map(|(slot, reply)| (slot - head, reply)).collect(),
+                });
+            }
+            let batch = &mut self.batch;
+            let offset = batch.entries.len();
+            batch.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+            batch.entries.extend(entries);
+            batch.replies.extend(replies.into_iter().map(|(slot, reply)| (offset + slot, reply)));
         }
-        let ends_step = entries.last().is_some_and(|entry| entry.index.0 == step_end);
-        self.add(entries, replies);
-        let full = ends_step
-            || bounds::APPLY_BATCH_BYTES_MAX <= self.batch.bytes
-            || bounds::APPLY_BATCH_ENTRIES_MAX <= self.batch.entries.len();
-        if full { self.apply() } else { Ok(()) }
     }
 
-    fn add(&mut self, entries: Vec<Entry>, replies: Vec<(usize, ReplyTo<S::Outcome>)>) {
-        let batch = &mut self.batch;
-        let offset = batch.entries.len();
-        batch.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
-        batch.entries.extend(entries);
-        batch.replies.extend(replies.into_iter().map(|(slot, reply)| (offset + slot, reply)));
-    }
-
-    /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not.
-    fn apply(&mut self) -> Result<(), NodeError> {
-        if self.batch.entries.is_empty() {
-            return Ok(());
+    fn may_grow(&self) -> bool {
+        if self.is_lost {
+            return false;
         }
-        let applied = match apply(&*self.shared.storage, &self.batch.entries) {
-            Err(error) if error.is_disk_full() => self.wait_for_room(&error),
-            applied => applied.map_err(NodeError::from),
-        };
+        if self.waits {
+            return self.batch.bytes < bounds::APPLY_WAITING_BYTES_MAX;
+        }
+        let ends_step =
+            self.batch.entries.last().is_some_and(|entry| entry.index.0.is_multiple_of(bounds::HASH_STEP));
+        !ends_step
+            && self.batch.bytes < bounds::APPLY_BATCH_BYTES_MAX
+            && self.batch.entries.len() < bounds::APPLY_BATCH_ENTRIES_MAX
+    }
+
+    /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not. False when the disk has no
+    /// room for what the state machine would have to write, and nothing was applied.
+    fn apply<S: Storage<Outcome = T>>(&mut self, shared: &Shared<S>) -> Result<bool, NodeError> {
+        let applied = apply(&*shared.storage, &self.batch.entries);
+        if let Err(error) = &applied
+            && error.is_disk_full()
+        {
+            if !std::mem::replace(&mut self.waits, true) {
+                tracing::warn!(%error, "the state machine waits for room on the disk; reads go on");
+                shared.metrics.apply_waits.set(1);
+            }
+            return Ok(false);
+        }
+        if std::mem::take(&mut self.waits) {
+            shared.metrics.apply_waits.set(0);
+            tracing::info!("the disk has room again: the state machine goes on");
+        }
         let outcomes = match applied {
             Ok(outcomes) => outcomes,
-            Err(error) => return self.give_up(error),
+            Err(error) => return self.give_up(shared, error.into()).map(|()| true),
         };
         let batch = std::mem::take(&mut self.batch);
-        let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else { return Ok(()) };
+        let (Some(first), Some(last)) = (batch.entries.first(), batch.entries.last()) else {
+            return Ok(true);
+        };
         let (first, last) = (first.index, last.index);
         assert_eq!(outcomes.len(), batch.entries.len(), "one outcome for each entry");
-        self.shared.retention.grown(&batch.entries);
-        self.shared.metrics.entries_applied.add(batch.entries.len() as u64);
-        self.shared.metrics.apply_batches.add(1);
-        answer(self.shared, outcomes, first, batch.replies);
-        self.report(last);
+        shared.retention.grown(&batch.entries);
+        shared.metrics.entries_applied.add(batch.entries.len() as u64);
+        shared.metrics.apply_batches.add(1);
+        answer(shared, outcomes, first, batch.replies);
+        report(shared, last);
         self.bytes_since_checkpoint += batch.bytes;
         if bounds::CHECKPOINT_ASK_BYTES <= self.bytes_since_checkpoint {
             self.bytes_since_checkpoint = 0;
-            self.shared.checkpoint.put(|()| ());
+            shared.checkpoint.put(|()| ());
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The state machine cannot go on. Damage of its own ends no member of several: what was committed the others have, and a
     /// snapshot of theirs replaces it. Any other failure ends the node.
-    fn give_up(&mut self, error: NodeError) -> Result<(), NodeError> {
+    fn give_up<S: Storage<Outcome = T>>(
+        &mut self,
+        shared: &Shared<S>,
+        error: NodeError,
+    ) -> Result<(), NodeError> {
         match &error {
-            NodeError::Storage(failed) if self.shared.is_repairable(failed) => {}
+            NodeError::Storage(failed) if shared.is_repairable(failed) => {}
             _ => return Err(error),
         }
         self.is_lost = true;
-        end_unknown(self.shared, std::mem::take(&mut self.batch).replies);
+        end_unknown(shared, std::mem::take(&mut self.batch).replies);
         let reason = error.to_string();
-        self.shared.inbox.put(|inbox| inbox.push(Event::Damaged { reason }));
+        shared.inbox.put(|inbox| inbox.push(Event::Damaged { reason }));
         Ok(())
     }
+}
 
-    /// The disk has no room for what the state machine would have to write, and nothing was applied. Tries again until there is
-    /// some, together with what comes meanwhile: a compaction may be what makes room.
-    fn wait_for_room(&mut self, refused: &StorageError) -> Result<Vec<S::Outcome>, NodeError> {
-        let Shared { storage, metrics, .. } = self.shared;
-        tracing::warn!(error = %refused, "the state machine waits for room on the disk; reads go on");
-        metrics.apply_waits.set(1);
-        let applied = loop {
-            self.pause()?;
-            self.join_waiting();
-            match apply(&**storage, &self.batch.entries) {
-                Err(error) if error.is_disk_full() => {}
-                applied => break applied?,
-            }
-        };
-        metrics.apply_waits.set(0);
-        tracing::info!("the disk has room again: the state machine goes on");
-        Ok(applied)
+fn apply_membership<S: Storage>(
+    shared: &Shared<S>,
+    entry: &Entry,
+    voter_sets: Option<Membership>,
+    changes: Vec<ConfChange>,
+    waiter: Option<Waiter<Membership>>,
+) -> Result<(), NodeError> {
+    let before = shared.storage.membership();
+    let possible = voter_sets.is_some();
+    let after = match voter_sets {
+        Some(voter_sets) => membership_after(&before, changes, voter_sets),
+        None => before,
+    };
+    shared.storage.apply_membership(entry, &after)?;
+    members_changed(shared);
+    report(shared, entry.index);
+    if let Some(waiter) = waiter {
+        waiter.complete(if possible { Ok(after) } else { Err(MembershipError::Impossible.into()) });
     }
+    Ok(())
+}
 
-    /// Waits before the next try, and takes what comes meanwhile.
-    fn pause(&mut self) -> Result<(), NodeError> {
-        let Shared { apply, clock, .. } = self.shared;
-        let end = clock.now() + Duration::from_millis(bounds::APPLY_RETRY_MS);
-        while let Some(wait) = end.checked_sub(clock.now()).filter(|wait| !wait.is_zero()) {
-            match apply.take(Some(wait)) {
-                Taken::Content(jobs) => self.jobs.extend(jobs),
-                Taken::TimedOut => {}
-                Taken::Closed => return Err(NodeError::Stopped),
-            }
+fn members_changed<S: Storage>(shared: &Shared<S>) {
+    let membership = shared.storage.membership();
+    shared.transport.set_peers(&peers(shared.config.id, &membership));
+}
+
+fn report<S: Storage>(shared: &Shared<S>, index: LogIndex) {
+    shared.metrics.applied_index.set(index.0);
+    // Between the steps the raft thread looks for itself, once a beat.
+    let ends_step = index.0.is_multiple_of(bounds::HASH_STEP);
+    let hash = if ends_step { shared.storage.state_hash() } else { None };
+    shared.inbox.put(|inbox| {
+        if let Some((index, hash)) = hash {
+            inbox.push(Event::Hashed { index, hash });
         }
-        Ok(())
-    }
-
-    /// Adds the entries that wait to the batch, as far as it may grow.
-    fn join_waiting(&mut self) {
-        while self.batch.bytes < bounds::APPLY_WAITING_BYTES_MAX
-            && let Some(ApplyJob::Entries { .. }) = self.jobs.front()
-            && let Some(ApplyJob::Entries { entries, replies }) = self.jobs.pop_front()
-        {
-            self.add(entries, replies);
-        }
-    }
-
-    fn apply_membership(
-        &self,
-        entry: &Entry,
-        voter_sets: Option<Membership>,
-        changes: Vec<ConfChange>,
-        waiter: Option<Waiter<Membership>>,
-    ) -> Result<(), NodeError> {
-        let before = self.shared.storage.membership();
-        let possible = voter_sets.is_some();
-        let after = match voter_sets {
-            Some(voter_sets) => membership_after(&before, changes, voter_sets),
-            None => before,
-        };
-        self.shared.storage.apply_membership(entry, &after)?;
-        self.members_changed();
-        self.report(entry.index);
-        if let Some(waiter) = waiter {
-            waiter.complete(if possible { Ok(after) } else { Err(MembershipError::Impossible.into()) });
-        }
-        Ok(())
-    }
-
-    fn members_changed(&self) {
-        let membership = self.shared.storage.membership();
-        self.shared.transport.set_peers(&peers(self.shared.config.id, &membership));
-    }
-
-    fn report(&self, index: LogIndex) {
-        self.shared.metrics.applied_index.set(index.0);
-        // Between the steps the raft thread looks for itself, once a beat.
-        let ends_step = index.0.is_multiple_of(bounds::HASH_STEP);
-        let hash = if ends_step { self.shared.storage.state_hash() } else { None };
-        self.shared.inbox.put(|inbox| {
-            if let Some((index, hash)) = hash {
-                inbox.push(Event::Hashed { index, hash });
-            }
-            inbox.push(Event::Applied { index });
-        });
-    }
+        inbox.push(Event::Applied { index });
+    });
 }
 
 /// Hands outcomes to those who wait: one call for each sink, one message batch for each peer.

@@ -23,7 +23,7 @@ pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
 }
 
 /// Learns how large the part of the log is that earlier lives have left.
-fn measure<S: Storage>(shared: &Shared<S>) {
+pub(crate) fn measure<S: Storage>(shared: &Shared<S>) {
     let mut earlier = Pieces::default();
     let mut next = shared.storage.bounds().first();
     while next <= shared.applied_at_start && !shared.is_stopped() {
@@ -37,7 +37,8 @@ fn measure<S: Storage>(shared: &Shared<S>) {
     shared.retention.found(earlier);
 }
 
-fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+/// Makes what was applied durable, and gives up the log that nobody needs any more.
+pub(crate) fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let storage = &shared.storage;
     let membership = storage.membership();
     shared.witness.retain(|id| !membership.removed.contains(&id));

@@ -131,6 +131,12 @@ impl<S: Storage> Core<S> {
         })
     }
 
+    /// Takes election timeouts from `seed` from here on: the same events then have the same consequences. For simulations;
+    /// members with one seed would ask for votes at the same time.
+    pub fn pin_election_timeouts(&self, seed: u64) {
+        self.raft.pin_election_timeouts(seed);
+    }
+
     /// The node's view of itself and the cluster.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -8,6 +8,8 @@
 //! | `snapshot` | lagging members | creates snapshots |
 //! | `checkpoint` | time, applied bytes | makes the state machine durable; releases the log |
 //!
+//! `stepped.rs` does the same without threads, when its caller says so.
+//!
 //! Hops of a put between threads, on a leader: network → raft → wal (the peers beside it) → raft → apply → network.
 
 use std::any::Any;
@@ -70,16 +72,16 @@ struct End {
     failure: Option<String>,
 }
 
-/// Starts the threads.
-pub(crate) fn start<S: Storage>(
+/// What the threads of one node work with, before there are any.
+pub(crate) fn share<S: Storage>(
     config: NodeConfig,
-    core: Core<S>,
+    core: &Core<S>,
     storage: Arc<S>,
     transport: Arc<dyn Transport>,
     clock: Arc<dyn Clock>,
     metrics: Arc<NodeMetrics>,
     witness: Witness,
-) -> Result<Arc<Shared<S>>, NodeError> {
+) -> Arc<Shared<S>> {
     transport.set_peers(&peers(config.id, &storage.membership()));
     let applied_at_start = storage.applied().index;
     metrics.applied_index.set(applied_at_start.0);
@@ -88,7 +90,7 @@ pub(crate) fn start<S: Storage>(
         bytes: config.log_keep_bytes,
         held_bytes: config.log_hold_bytes_max,
     };
-    let shared = Arc::new(Shared {
+    Arc::new(Shared {
         raft: Arc::clone(core.raft()),
         config,
         storage,
@@ -108,14 +110,18 @@ pub(crate) fn start<S: Storage>(
         end: Mutex::default(),
         ended: Condvar::new(),
         threads: Mutex::default(),
-    });
+    })
+}
+
+/// Starts the threads.
+pub(crate) fn start<S: Storage>(shared: &Arc<Shared<S>>, core: Core<S>) -> Result<(), NodeError> {
     let result = [
-        spawn(&shared, "harmony-wal", persist::run, |_| {}),
-        spawn(&shared, "harmony-apply", applier::run, |shared| drop(shared.apply.take(None))),
-        spawn(&shared, "harmony-snapshot", send_snapshots, |_| {}),
-        spawn(&shared, "harmony-checkpoint", checkpointer::run, |_| {}),
+        spawn(shared, "harmony-wal", persist::run, |_| {}),
+        spawn(shared, "harmony-apply", applier::run, |shared| drop(shared.apply.take(None))),
+        spawn(shared, "harmony-snapshot", send_snapshots, |_| {}),
+        spawn(shared, "harmony-checkpoint", checkpointer::run, |_| {}),
         spawn(
-            &shared,
+            shared,
             "harmony-raft",
             move |shared| run(shared, core),
             |shared| drop(shared.inbox.take(None)),
@@ -127,7 +133,7 @@ pub(crate) fn start<S: Storage>(
         shared.stop();
         return Err(error);
     }
-    Ok(shared)
+    Ok(())
 }
 
 /// Runs `work` on a thread of its own. Its error, or a panic, is the end of the node; `drain` empties its mailbox then.
@@ -192,7 +198,11 @@ fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeErro
     }
 }
 
-fn carry_out<S: Storage>(shared: &Shared<S>, actions: Actions<S::Outcome>) -> Result<(), NodeError> {
+/// Hands what a turn wants done to those who do it.
+pub(crate) fn carry_out<S: Storage>(
+    shared: &Shared<S>,
+    actions: Actions<S::Outcome>,
+) -> Result<(), NodeError> {
     let Actions { persist, sends, snapshots, apply, replies, reads, changes, acknowledged, removed } =
         actions;
     if !acknowledged.is_empty() {
@@ -230,26 +240,35 @@ fn send_snapshots<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
             Taken::TimedOut => continue,
             Taken::Closed => return Ok(()),
         };
-        for mut announcement in announcements {
-            let snapshot = match shared.storage.create_snapshot() {
-                Ok(snapshot) => snapshot,
-                Err(error) if error.is_disk_full() || shared.is_repairable(&error) => {
-                    tracing::warn!(to = %announcement.to, %error, "no snapshot can be made");
-                    // Raft asks for it again.
-                    shared.retention.sent(announcement.to, false, shared.clock.now());
-                    let (peer, arrived) = (announcement.to, false);
-                    shared.inbox.put(|inbox| inbox.push(Event::SnapshotSent { peer, arrived }));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
-            // Raft asked at the applied index of then; the state machine has only moved on since.
-            tracing::info!(to = %announcement.to, index = %snapshot.meta.index, "sending a snapshot");
-            announcement.snapshot = Some(Box::new(snapshot.meta.clone()));
-            shared.metrics.snapshots_sent.add(1);
-            shared.transport.send_snapshot(announcement, snapshot);
+        for announcement in announcements {
+            send_snapshot(shared, announcement)?;
         }
     }
+}
+
+/// Makes one snapshot and gives it to the transport.
+pub(crate) fn send_snapshot<S: Storage>(
+    shared: &Shared<S>,
+    mut announcement: Message,
+) -> Result<(), NodeError> {
+    let snapshot = match shared.storage.create_snapshot() {
+        Ok(snapshot) => snapshot,
+        Err(error) if error.is_disk_full() || shared.is_repairable(&error) => {
+            tracing::warn!(to = %announcement.to, %error, "no snapshot can be made");
+            // Raft asks for it again.
+            shared.retention.sent(announcement.to, false, shared.clock.now());
+            let (peer, arrived) = (announcement.to, false);
+            shared.inbox.put(|inbox| inbox.push(Event::SnapshotSent { peer, arrived }));
+            return Ok(());
+        }
+        Err(error) => return Err(error.into()),
+    };
+    // Raft asked at the applied index of then; the state machine has only moved on since.
+    tracing::info!(to = %announcement.to, index = %snapshot.meta.index, "sending a snapshot");
+    announcement.snapshot = Some(Box::new(snapshot.meta.clone()));
+    shared.metrics.snapshots_sent.add(1);
+    shared.transport.send_snapshot(announcement, snapshot);
+    Ok(())
 }
 
 /// Whether somebody else votes.
@@ -305,6 +324,12 @@ impl<S: Storage> Shared<S> {
         self.checkpoint.close();
         self.end.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
         self.ended.notify_all();
+    }
+
+    /// Ends as a crash does: everybody who waits in a mailbox is told, and nothing is written.
+    pub(crate) fn abandon(&self) {
+        self.close();
+        drop((self.inbox.try_take(), self.apply.try_take()));
     }
 
     pub(crate) fn stop(&self) {

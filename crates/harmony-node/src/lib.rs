@@ -21,7 +21,8 @@
 //! After a failed write or sync the node stops and acknowledges nothing more.
 //!
 //! Reading order: [`node`] (the handle), [`waiter`] (how calls end), [`core`] (events in, actions out), then the private
-//! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `disk_watch`, `raft` (the only module that names the
+//! `ready_handler` (the order rule), `driver`, `persist`, `applier` (threads), `disk_watch`, [`stepped`] (the same without threads, for
+//! simulations), `raft` (the only module that names the
 //! `raft` crate), [`transport`], [`tls`]. [`watch`] and [`lease`] stand beside the loop: who watches keys, and how the time of leases
 //! is counted. [`application`] makes a [`harmony_types::Storage`] of a state machine and a log.
 
@@ -42,6 +43,7 @@ mod queue;
 mod raft;
 mod ready_handler;
 mod retention;
+pub mod stepped;
 pub mod tls;
 pub mod transport;
 pub mod waiter;
@@ -55,6 +57,7 @@ pub use identity::{added_member_id, cluster_id, member_id};
 pub use lease::{LeaseKeeper, LeaseOptions};
 pub use metrics::NodeMetrics;
 pub use node::Node;
+pub use stepped::SteppedNode;
 pub use tls::{Tls, TlsConfig, TlsError, TlsIdentity};
 pub use transport::{
     MemoryNetwork, MemoryTransport, Roster, TcpTransport, TcpTransportConfig, TransportError, ask_roster,

@@ -75,8 +75,13 @@ impl<S: Storage> Node<S> {
         let metrics = Arc::new(NodeMetrics::default());
         let core =
             Core::new(config.clone(), Arc::clone(&storage), boot_nonce(&*clock), Arc::clone(&metrics))?;
-        let shared = driver::start(config, core, storage, transport, clock, metrics, witness)?;
+        let shared = driver::share(config, &core, storage, transport, clock, metrics, witness);
+        driver::start(&shared, core)?;
         Ok(Self { shared })
+    }
+
+    pub(crate) fn of(shared: Arc<Shared<S>>) -> Self {
+        Self { shared }
     }
 
     /// Proposes a command. Never blocks; the waiter ends exactly once, with the outcome that applying the command had

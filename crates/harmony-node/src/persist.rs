@@ -1,5 +1,7 @@
 //! The WAL thread: one sync for everything that waits.
 
+use std::time::Duration;
+
 use harmony_types::{NodeError, Storage};
 
 use crate::core::event::Event;
@@ -16,9 +18,14 @@ pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
             Taken::Closed => return Ok(()),
         };
         let Some(number) = highest else { continue };
-        let began = shared.clock.now();
-        shared.disk_calls.syncs.during(|| shared.storage.sync())?;
-        shared.metrics.syncs.record(shared.clock.now().saturating_sub(began));
-        shared.inbox.put(|inbox| inbox.push(Event::Persisted { number }));
+        sync(shared, number, shared.clock.now())?;
     }
+}
+
+/// Syncs everything that was saved before, and reports it as `number`; whoever asked has waited since `began`.
+pub(crate) fn sync<S: Storage>(shared: &Shared<S>, number: u64, began: Duration) -> Result<(), NodeError> {
+    shared.disk_calls.syncs.during(|| shared.storage.sync())?;
+    shared.metrics.syncs.record(shared.clock.now().saturating_sub(began));
+    shared.inbox.put(|inbox| inbox.push(Event::Persisted { number }));
+    Ok(())
 }

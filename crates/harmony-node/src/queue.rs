@@ -67,6 +67,17 @@ impl<T: Default> Mailbox<T> {
         }
     }
 
+    /// Takes the content, if there is some.
+    pub(crate) fn try_take(&self) -> Option<T> {
+        let mut state = self.lock();
+        std::mem::take(&mut state.filled).then(|| std::mem::take(&mut state.content))
+    }
+
+    /// Somebody put something in.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.lock().filled
+    }
+
     /// Refuses everything from now on; what is in there can still be taken.
     pub(crate) fn close(&self) {
         self.lock().closed = true;

@@ -9,6 +9,7 @@
 mod convert;
 mod logger;
 mod members;
+mod pinned;
 mod storage;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,6 +26,7 @@ use harmony_types::{
 use raft_proto::eraftpb;
 
 pub(crate) use self::members::{decode_changes, encode_changes};
+use self::pinned::Pinned;
 use self::storage::LogStore;
 pub(crate) use self::storage::is_conf_change;
 use crate::bounds;
@@ -65,6 +67,8 @@ struct Inner<S: Storage> {
     /// The ready state taken last, until `advance`.
     taken: Option<::raft::Ready>,
     stopped: bool,
+    /// In place of chance; see [`pinned`].
+    pinned: Option<Pinned>,
 }
 
 impl<S: Storage> RaftGroup<S> {
@@ -78,7 +82,13 @@ impl<S: Storage> RaftGroup<S> {
         let store = LogStore::open(storage, Arc::clone(&failure))?;
         let raw = RawNode::new(&raft_config(config, applied), store, &logger::logger(config.id.to_string()))
             .map_err(|error| NodeError::InvalidMessage { reason: format!("raft configuration: {error}") })?;
-        Ok(Self { id: config.id, inner: Mutex::new(Inner { raw, taken: None, stopped: false }), failure })
+        let inner = Inner { raw, taken: None, stopped: false, pinned: None };
+        Ok(Self { id: config.id, inner: Mutex::new(inner), failure })
+    }
+
+    /// Takes election timeouts from `seed` from here on, not from the thread's generator.
+    pub(crate) fn pin_election_timeouts(&self, seed: u64) {
+        self.lock().pinned = Some(Pinned::new(seed));
     }
 
     /// The hard state that it started from: the disk's, with the commit index brought up to the applied index.
@@ -108,13 +118,16 @@ impl<S: Storage> RaftGroup<S> {
     /// Lets this follower vote for somebody else, as if it had not heard of its leader for an election timeout. Raft itself
     /// asks for votes `ticks` later, and not at a time of chance, unless the leader is heard.
     pub(crate) fn expire_lease(&self, ticks: u64) {
-        let mut inner = self.lock();
+        let inner = &mut *self.lock();
         let raft = &mut inner.raw.raft;
         let timeout = raft.election_timeout();
         if raft.state == StateRole::Follower {
             raft.election_elapsed = raft.election_elapsed.max(timeout);
             let ticks = usize::try_from(ticks).unwrap_or(usize::MAX);
             raft.set_randomized_election_timeout(timeout + ticks.min(timeout - 1));
+            if let Some(pinned) = &mut inner.pinned {
+                pinned.expire(&inner.raw.raft);
+            }
         }
     }
 
@@ -314,8 +327,11 @@ impl<S: Storage> RaftNode for RaftGroup<S> {
     }
 
     fn tick(&self) {
-        let mut inner = self.lock();
+        let inner = &mut *self.lock();
         if !inner.stopped {
+            if let Some(pinned) = &inner.pinned {
+                pinned.set(&mut inner.raw.raft);
+            }
             inner.raw.tick();
         }
     }

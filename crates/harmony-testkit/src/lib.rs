@@ -22,8 +22,8 @@
 //!
 //! Reading order: [`client`] (what a workload asks of a node), [`proxy`] (links that can be cut), [`cluster`] (the two kinds of
 //! cluster), [`ledger`] (a workload that remembers what was acknowledged, and its check), [`agreement`] (all members hold the same),
-//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data),
-//! [`check`] (judges of histories), [`trace`] (a run as a picture).
+//! [`wait`] (waiting for a condition), [`history`] (what clients saw, as data), [`check`] (judges of histories), [`simulation`]
+//! (whole clusters in one thread, from a seed), [`trace`] (a run as a picture).
 
 pub mod agreement;
 pub mod check;
@@ -32,6 +32,7 @@ pub mod cluster;
 pub mod history;
 pub mod ledger;
 pub mod proxy;
+pub mod simulation;
 pub mod trace;
 pub mod wait;
 

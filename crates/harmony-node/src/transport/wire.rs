@@ -67,7 +67,7 @@ pub(super) struct Hello {
 /// A frame of a connection for messages.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct Envelope {
-    #[prost(oneof = "Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 15")]
+    #[prost(oneof = "Content", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 15")]
     pub(super) content: Option<Content>,
 }
 

@@ -1,0 +1,419 @@
+//! Processes: their steps, what each step leads to, and how they end.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use harmony_node::stepped::{APPLY_RETRY, CHECKPOINT_INTERVAL, Due};
+use harmony_types::fake::fs::{CallKind, Crash, Fault};
+use harmony_types::fake::seed::Seed;
+use harmony_types::{NodeError, NodeId, Storage};
+
+use super::{Event, Step, World};
+use crate::history::Moment;
+use crate::simulation::member::Process;
+use crate::simulation::plan::Loss;
+use crate::simulation::probes::Probe;
+use crate::simulation::time::{MS, SECOND, US, drifted};
+use crate::simulation::trace::mix;
+
+/// What a full disk says, in the system's words or in the storage's.
+const NO_ROOM: [&str; 2] = ["No space left on device", "and the disk has"];
+
+/// A beat of a member's logical time, on its own clock.
+const BEAT: u64 = 100 * MS;
+
+impl World {
+    /// Starts a member's process, unless one runs or it never comes back.
+    pub(super) fn start(&mut self, id: NodeId) {
+        let now = self.now.get();
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.process.is_some() || member.gone.is_some() {
+            return;
+        }
+        if member.emptied && !self.peers_would_notice(id) {
+            self.schedule.push(now + SECOND, Event::Restart { member: id });
+            return;
+        }
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.paused_until = 0;
+        let seed = self.seed.0;
+        let started = guarded(|| member.start(&self.now, seed));
+        let life = member.life;
+        self.trace.note(now, &[1, id.get(), life, u64::from(started.is_ok())], || {
+            format!("n{id} starts, life {life}: {started:?}")
+        });
+        self.network.forget(id);
+        self.held.remove(&id);
+        self.told.restarts.push((id, Moment(now)));
+        if let Err(error) = started {
+            self.ended(id, error);
+            return;
+        }
+        let drift_ppm = self.members[&id].drift_ppm;
+        let first = self.pace.below(BEAT);
+        self.plan_step(id, drifted(first, -drift_ppm), Step::Tick);
+        self.plan_step(id, nanos(CHECKPOINT_INTERVAL) + first, Step::CheckpointDue);
+        self.schedule.push(self.now.get(), Event::Greet { member: id, life });
+        if self.members[&id].disk.files().iter().any(|file| file.to_string_lossy().contains("torn-")) {
+            self.probe(Probe::TornTailCut);
+        }
+        self.follow_up(id);
+    }
+
+    /// Whether all peers are there, reach this member, and know that it had acknowledged something. Until then, one that lost its
+    /// directory stays down: with peers that were never told, or forgot it in a crash of their own, nobody could send it away.
+    fn peers_would_notice(&self, id: NodeId) -> bool {
+        let peers = self
+            .members
+            .values()
+            .filter(|member| member.id != id && member.gone.is_none() && !member.emptied);
+        peers.into_iter().all(|peer| {
+            let reached = !self.network.is_cut(id, peer.id) && !self.network.is_cut(peer.id, id);
+            let runs = peer.process.as_ref().filter(|_| peer.paused_until <= self.now.get());
+            reached && runs.is_some_and(|process| process.handle.acknowledged(id).0 != 0)
+        })
+    }
+
+    fn plan_step(&mut self, member: NodeId, after: u64, step: Step) {
+        let life = self.members[&member].life;
+        self.schedule.push(self.now.get() + after, Event::Step { member, life, step });
+    }
+
+    /// Does one step, if the process that it was planned for is still there.
+    pub(super) fn step(&mut self, id: NodeId, life: u64, step: Step) {
+        let now = self.now.get();
+        let Some(Event::Step { .. }) = self.hold(id, Event::Step { member: id, life, step }) else { return };
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let hung_until = member.hung_until;
+        let drift_ppm = member.drift_ppm;
+        if member.process_of(life).is_none() {
+            return;
+        }
+        let needs_disk = matches!(step, Step::Sync { .. } | Step::Snapshots | Step::Checkpoint);
+        if needs_disk && now < hung_until {
+            let again = hung_until - now + 50 * US;
+            self.plan_step(id, again, step);
+            return;
+        }
+        match step {
+            Step::Tick => self.plan_step(id, drifted(BEAT, -drift_ppm), Step::Tick),
+            Step::CheckpointDue => {
+                self.plan_step(id, nanos(CHECKPOINT_INTERVAL), Step::CheckpointDue);
+                self.begin_checkpoint(id);
+                return;
+            }
+            _ => {}
+        }
+        let Some(process) = self.members.get_mut(&id).and_then(|member| member.process_of(life)) else {
+            return;
+        };
+        let result = guarded(|| run(process, step));
+        let status = process.node.status();
+        let numbers = [2, id.get(), step.number(), status.term.0, status.commit.0, status.last.0];
+        self.trace.note(now, &numbers, || {
+            format!(
+                "n{id} {step:?} -> {:?} term {} commit {} last {} {}",
+                status.state,
+                status.term,
+                status.commit,
+                status.last,
+                result.as_ref().err().map(ToString::to_string).unwrap_or_default()
+            )
+        });
+        match result {
+            Ok(()) => {
+                self.probe_step(id, step);
+                self.check(id);
+                self.follow_up(id);
+            }
+            Err(error) => self.ended(id, error),
+        }
+    }
+
+    /// Plans what the process wants done next, and sends what it says.
+    pub(super) fn follow_up(&mut self, id: NodeId) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let slow_us = member.slow_us;
+        let Some(process) = &mut member.process else { return };
+        let Due { turn, sync, apply, room, snapshots, checkpoint } = process.node.due();
+        let mut steps: [Option<(Step, u64, u64)>; 4] = [None; 4];
+        let under_way = &mut process.under_way;
+        if turn && !under_way.turn {
+            under_way.turn = true;
+            steps[0] = Some((Step::Turn, 5 * US, 40 * US));
+        }
+        if sync
+            && under_way.sync.is_none()
+            && let Some(number) = process.node.begin_sync()
+        {
+            process.under_way.sync = Some(number);
+            let began = self.now.get();
+            let shortest = slow_us.max(60) * US;
+            steps[1] = Some((Step::Sync { number, began }, shortest, shortest * 6));
+        }
+        let under_way = &mut process.under_way;
+        if (apply || room) && !under_way.apply {
+            under_way.apply = true;
+            let wait = if apply { 10 * US } else { nanos(APPLY_RETRY) };
+            steps[2] = Some((Step::Apply, wait, wait + 300 * US));
+        }
+        if snapshots && !under_way.snapshots {
+            under_way.snapshots = true;
+            steps[3] = Some((Step::Snapshots, MS, 20 * MS));
+        }
+        let packets = process.outbox.take();
+        for (step, shortest, longest) in steps.into_iter().flatten() {
+            let after = self.pace.range(shortest..longest);
+            self.plan_step(id, after, step);
+        }
+        if checkpoint {
+            self.begin_checkpoint(id);
+        }
+        self.send(id, packets);
+    }
+
+    fn begin_checkpoint(&mut self, id: NodeId) {
+        let Some(process) = self.members.get_mut(&id).and_then(|member| member.process.as_mut()) else {
+            return;
+        };
+        if !std::mem::replace(&mut process.under_way.checkpoint, true) {
+            let after = self.pace.range(MS..60 * MS);
+            self.plan_step(id, after, Step::Checkpoint);
+        }
+    }
+
+    /// What must hold.
+    fn check(&mut self, id: NodeId) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let saves = !member.full;
+        let Some(process) = &mut member.process else { return };
+        let status = process.node.status();
+        let before = process.seen;
+        if let Err(what) = self.invariants.look(id, &status, &process.storage, saves, &mut process.seen) {
+            return self.violation(what);
+        }
+        let after = process.seen;
+        self.told.listen(&process.storage);
+        let pending =
+            std::mem::replace(&mut member.pending, process.handle.metrics().proposals_pending.get());
+        if after.leads && (!before.leads || before.term != after.term) {
+            self.probe(Probe::LeaderElected);
+        }
+        if before.leads && !after.leads && pending != 0 {
+            self.probe(Probe::LeaderLostWithProposals);
+        }
+        if after.last < before.last {
+            self.probe(Probe::LogTruncated);
+        }
+    }
+
+    fn probe_step(&mut self, id: NodeId, step: Step) {
+        match step {
+            Step::Snapshots => self.probe(Probe::SnapshotSent),
+            Step::Checkpoint => {
+                self.probe(Probe::Checkpoint);
+                let bounds = self.members[&id].process.as_ref().map(|process| process.storage.bounds());
+                if bounds.is_some_and(|bounds| bounds.boundary.0 != 0) {
+                    self.probe(Probe::LogReleased);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A process dies, in the middle of what it does.
+    pub(super) fn crash(&mut self, id: NodeId, loss: Loss) {
+        let now = self.now.get();
+        let chance = Seed(mix(self.seed.0 ^ mix(now) ^ id.get()));
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let Some(process) = &mut member.process else { return };
+        self.trace.note(now, &[3, id.get(), loss as u64], || format!("n{id} crashes, {loss:?} lost"));
+        // What was under way got as far as some call that changes the disk.
+        let mut rng = chance.rng();
+        let mut cut_short = Vec::new();
+        if let Some(number) = process.under_way.sync {
+            cut_short.push((Step::Sync { number, began: now }, Probe::CrashInSync));
+        }
+        if process.under_way.apply {
+            cut_short.push((Step::Apply, Probe::CrashInApply));
+        }
+        if process.under_way.checkpoint {
+            cut_short.push((Step::Checkpoint, Probe::CrashInCheckpoint));
+        }
+        if !cut_short.is_empty() {
+            let (step, probe) = *rng.pick(&cut_short);
+            let nth = rng.range(1..24);
+            member
+                .disk
+                .inject(Fault::on(CallKind::CHANGING).nth(nth).short_write(rng.index(0..4_096)).lasting());
+            // It ends by the failure, or just before the power does.
+            let _ended = guarded(|| run(process, step));
+            self.probes.add(probe, 1);
+        }
+        self.bury(id, |disk| match loss {
+            // The system goes on, and has what the process wrote.
+            Loss::Nothing => None,
+            Loss::Unsynced => Some(disk.crash_image(Crash::LoseUnsynced)),
+            Loss::Torn => Some(disk.crash_image(Crash::Seeded(Seed(mix(chance.0))))),
+        });
+    }
+
+    /// Ends a process, and does to its disk what `lose` says.
+    fn bury(
+        &mut self,
+        id: NodeId,
+        lose: impl FnOnce(
+            &harmony_types::fake::fs::MemoryFileSystem,
+        ) -> Option<harmony_types::fake::fs::MemoryFileSystem>,
+    ) {
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let image = lose(&member.disk);
+        // What it does when it is dropped must not reach the disk.
+        member.disk.inject(Fault::on(CallKind::CHANGING).lasting());
+        let process = member.process.take();
+        let pending = process.as_ref().map(metrics_of);
+        // Its waiters end, and may not be heard: a client learns of a broken connection.
+        drop(process);
+        member.disk.clear_faults();
+        member.faults_before = member.disk.faults_struck();
+        if let Some(image) = image {
+            member.disk = image;
+            member.faults_before = 0;
+        }
+        member.life += 1;
+        self.network.forget(id);
+        self.held.remove(&id);
+        for (probe, times) in pending.into_iter().flatten() {
+            self.probes.add(probe, times);
+        }
+    }
+
+    /// A process ended by itself, or did not start: what a supervisor makes of it.
+    pub(super) fn ended(&mut self, id: NodeId, error: NodeError) {
+        let now = self.now.get();
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let failure = member.process.as_ref().and_then(|process| process.handle.failure());
+        let struck = member.disk.faults_struck() != member.faults_before;
+        let started = member.process.is_some();
+        let reason = failure.unwrap_or_else(|| describe(&error));
+        self.trace.note(now, &[4, id.get()], || format!("n{id} ends: {reason}"));
+        self.bury(id, |_| None);
+        let removed =
+            matches!(error, NodeError::Removed { .. }) || reason.contains("was removed from the cluster");
+        let forgot = matches!(error, NodeError::Forgot { .. }) || reason.contains("had acknowledged index");
+        let Some(member) = self.members.get_mut(&id) else { return };
+        let probe = if removed {
+            member.gone = Some(reason);
+            Probe::Removed
+        } else if forgot && (member.emptied || member.rotten) {
+            member.gone = Some(reason);
+            Probe::Forgot
+        } else if member.rotten && !started {
+            member.gone = Some(reason);
+            Probe::DamageFound
+        } else if struck
+            || member.rotten
+            || (member.full && NO_ROOM.iter().any(|words| reason.contains(words)))
+        {
+            let at = now + self.pace.range(500 * MS..3 * SECOND);
+            self.schedule.push(at, Event::Restart { member: id });
+            Probe::DiskEndedMember
+        } else {
+            return self.violation(format!("n{id} ended, though its disk was not hurt: {reason}"));
+        };
+        self.probe(probe);
+        if struck {
+            self.probe(Probe::DiskCallFailed);
+        }
+    }
+}
+
+/// What a process counted of rare things.
+fn metrics_of(process: &Process) -> [(Probe, u64); 7] {
+    let metrics = process.handle.metrics();
+    [
+        (Probe::EarlyElection, metrics.early_elections.get()),
+        (Probe::ReadRestarted, metrics.read_retries.get()),
+        (Probe::SnapshotInstalled, metrics.snapshots_installed.get()),
+        (Probe::DiskStall, metrics.disk_stalls.get()),
+        (Probe::NoSpace, metrics.proposals_no_space.get()),
+        (Probe::ApplyWaited, metrics.apply_waits.get()),
+        (Probe::Promoted, metrics.promotions.get()),
+    ]
+}
+
+impl World {
+    /// Takes in what the processes that still run have counted.
+    pub(super) fn count_metrics(&mut self) {
+        let counted: Vec<_> =
+            self.members.values().filter_map(|member| member.process.as_ref().map(metrics_of)).collect();
+        for (probe, times) in counted.into_iter().flatten() {
+            self.probes.add(probe, times);
+        }
+    }
+}
+
+fn run(process: &mut Process, step: Step) -> Result<(), NodeError> {
+    match step {
+        Step::Tick => process.node.turn(true),
+        Step::Turn => {
+            process.under_way.turn = false;
+            process.node.turn(false)
+        }
+        Step::Sync { number, began } => {
+            process.under_way.sync = None;
+            process.node.finish_sync(number, Duration::from_nanos(began))
+        }
+        Step::Apply => {
+            process.under_way.apply = false;
+            process.node.apply()
+        }
+        Step::Snapshots => {
+            process.under_way.snapshots = false;
+            process.node.send_snapshots()
+        }
+        Step::Checkpoint => {
+            process.under_way.checkpoint = false;
+            process.node.checkpoint()
+        }
+        Step::CheckpointDue => Ok(()),
+    }
+}
+
+impl Step {
+    fn number(self) -> u64 {
+        match self {
+            Self::Tick => 1,
+            Self::Turn => 2,
+            Self::Sync { number, .. } => 3 | number << 8,
+            Self::Apply => 4,
+            Self::Snapshots => 5,
+            Self::Checkpoint => 6,
+            Self::CheckpointDue => 7,
+        }
+    }
+}
+
+/// A panic is an end, too.
+fn guarded(work: impl FnOnce() -> Result<(), NodeError>) -> Result<(), NodeError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|&text| text.to_owned()));
+        Err(NodeError::InvalidMessage { reason: format!("panic: {}", text.unwrap_or_default()) })
+    })
+}
+
+/// An error with all that caused it.
+fn describe(error: &NodeError) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
