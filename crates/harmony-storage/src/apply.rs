@@ -80,7 +80,8 @@ pub(crate) fn membership_change(
     membership: &Membership,
 ) -> Result<(), StorageError> {
     follows(batch, entry)?;
-    batch.change_membership(membership.clone());
+    batch.progress.state_hash.membership_change(entry);
+    batch.set_membership(membership.clone());
     batch.end_entry(entry, None);
     Ok(())
 }
@@ -147,6 +148,7 @@ fn run(batch: &mut Batch, kind: &CommandKind, author: Option<&Author>) -> Result
 
 /// Takes a member's name and addresses in; false when there is no such member (any more).
 fn publish_member(batch: &mut Batch, published: &PublishMember) -> bool {
+    batch.progress.state_hash.published(published);
     let Some(id) = NodeId::new(published.id) else { return false };
     if !batch.settings().membership.contains(id) {
         return false;
@@ -165,6 +167,6 @@ fn publish_member(batch: &mut Batch, published: &PublishMember) -> bool {
     if !published.peer_urls.is_empty() {
         member.peer_urls.clone_from(&published.peer_urls);
     }
-    batch.change_membership(membership);
+    batch.set_membership(membership);
     true
 }

@@ -234,13 +234,7 @@ impl Batch {
         &self.settings
     }
 
-    /// Sets the members, as an entry has it.
-    pub(crate) fn change_membership(&mut self, membership: Membership) {
-        self.progress.state_hash.members(&membership);
-        self.set_membership(membership);
-    }
-
-    /// Sets the members that were there before the first entry: those who joined later never saw it.
+    /// Sets the members. What an entry says of them is the caller's to hash.
     pub(crate) fn set_membership(&mut self, membership: Membership) {
         self.settings.membership = Arc::new(membership);
     }

@@ -6,19 +6,24 @@
 //! | --- | --- | --- | --- |
 //! | a write of a key | 1 | live, mod revision, sub, create revision, version, lease, bytes of key, bytes of value | key, value |
 //! | a change of a row of `state` | 2 | whether it was set, bytes of name, bytes of row | name, row |
-//! | a change of the members | 3 | bytes of the `membership` row | that row |
+//! | a change of the members | 3 | bytes of what the entry says of them | that: see below |
 //! | the end of the entry | 4 | index, term, revision, compact revision, refusal (0: none) | |
 //!
 //! So it is a hash of what was made of the entry, not of its bytes: a member that takes the same command for something
 //! else, or refuses what others accept, differs from that entry on, and stays different.
 //!
+//! The members are the exception: of them it takes in what the entry says, the data of a membership change or the encoded
+//! [`PublishMember`], and not the row that comes of it. Whoever joins by replaying the log begins with the members that it was
+//! told, later changes included; its row is another one until it has caught up, and its hash must not be.
+//!
 //! The hash is a CRC-32C that goes on from its last value. For given bytes it is a bijection of the value before, so a
 //! difference never heals by itself. It is meant for bugs and bad luck, not for somebody who chooses the bytes; and a put of
 //! 256 bytes must not notice it, which is why it is the one checksum that processors compute themselves.
 
-use harmony_types::{Entry, Membership, Revision};
+use harmony_types::command::PublishMember;
+use harmony_types::{Entry, Revision};
+use prost::Message as _;
 
-use crate::tree::meta::encode_membership;
 use crate::tree::record::VersionBuf;
 
 const WRITE: u64 = 1;
@@ -68,11 +73,19 @@ impl StateHash {
         self.take(bytes);
     }
 
-    /// The members changed.
-    pub(crate) fn members(&mut self, membership: &Membership) {
-        let row = encode_membership(membership);
-        self.take_numbers([MEMBERS, row.len() as u64]);
-        self.take(&row);
+    /// A membership change, or nothing when raft found it impossible.
+    pub(crate) fn membership_change(&mut self, entry: &Entry) {
+        self.members(&entry.data);
+    }
+
+    /// A member told its name and addresses; whether it still is one does not count.
+    pub(crate) fn published(&mut self, member: &PublishMember) {
+        self.members(&member.encode_to_vec());
+    }
+
+    fn members(&mut self, said: &[u8]) {
+        self.take_numbers([MEMBERS, said.len() as u64]);
+        self.take(said);
     }
 
     /// An entry is through; `refusal` is the number of the refusal that it ended with.
@@ -113,12 +126,12 @@ mod tests {
         hash.row(b"lease/1", Some(b"row"));
         hash.row(b"lease/2", None);
         assert_eq!(hash, StateHash(GOLDEN[1]));
-        hash.members(&Membership::default());
+        hash.membership_change(&Entry { data: "change".into(), ..entry() });
         hash.end(&entry(), Revision(300), Revision(2), Some(4));
         assert_eq!(hash, StateHash(GOLDEN[2]));
     }
 
-    const GOLDEN: [u32; 3] = [0xb8d1_b328, 0x1df9_db41, 0x3669_6b09];
+    const GOLDEN: [u32; 3] = [0xb8d1_b328, 0x1df9_db41, 0x860b_9482];
 
     #[test]
     fn whatever_a_write_does_counts() {

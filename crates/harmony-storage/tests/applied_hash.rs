@@ -6,8 +6,8 @@ mod common;
 use bytes::Bytes;
 use common::{Store, put};
 use harmony_storage::AppliedHash;
-use harmony_types::command::Compact;
-use harmony_types::{CommandKind, Entry, EntryType, LogIndex, Membership, Storage};
+use harmony_types::command::{Compact, PublishMember};
+use harmony_types::{CommandKind, Entry, EntryType, LogIndex, Member, Membership, NodeId, Role, Storage};
 
 fn hash(store: &Store) -> AppliedHash {
     store.storage().applied_hash()
@@ -98,6 +98,43 @@ fn changes_of_the_members_and_empty_entries_count() {
     hashes.sort_by_key(|hash| hash.hash);
     hashes.dedup_by_key(|hash| hash.hash);
     assert_eq!(hashes.len(), 4);
+}
+
+/// One that joins by replaying the log begins with the members that it was told, later ones among them.
+#[test]
+fn the_members_that_one_began_with_do_not_count() {
+    let member = |number: u64| Member {
+        id: NodeId::new(number).unwrap(),
+        name: String::new(),
+        peer_urls: vec![format!("http://{number}:1")],
+        client_urls: Vec::new(),
+        role: Role::Voter,
+    };
+    let members = |count: u64| Membership::from_members((1..=count).map(member));
+    let (mut founder, mut joiner) = (Store::new(), Store::new());
+    founder.storage().bootstrap(&members(1)).unwrap();
+    joiner.storage().bootstrap(&members(3)).unwrap();
+    let publish = |id| {
+        CommandKind::PublishMember(PublishMember { id, name: "it".to_owned(), ..PublishMember::default() })
+    };
+    let mut before = hash(&founder);
+    for (number, data) in (2..=3).zip([&b"add 2"[..], b"add 3"]) {
+        for (store, after) in [(&mut founder, members(number)), (&mut joiner, members(3))] {
+            // The founder knows no third member yet: the same was said to it all the same.
+            store.run(publish(3));
+            let data = Bytes::from_static(data);
+            let entry = Entry { index: store.next, entry_type: EntryType::ConfChange, data, ..store_entry() };
+            store.save(std::slice::from_ref(&entry));
+            store.storage().apply_membership(&entry, &after).unwrap();
+        }
+        assert_eq!(hash(&founder), hash(&joiner), "behind {number}");
+        assert_ne!(hash(&founder).hash, std::mem::replace(&mut before, hash(&founder)).hash);
+    }
+    founder.run(publish(3));
+    joiner.run(publish(3));
+    assert_eq!(hash(&founder), hash(&joiner));
+    assert_eq!(founder.storage().membership(), joiner.storage().membership());
+    assert_eq!(founder.storage().hash().unwrap(), joiner.storage().hash().unwrap());
 }
 
 fn store_entry() -> Entry {

@@ -17,9 +17,6 @@ pub(super) struct Invariants {
     committed: BTreeMap<u64, (u64, u64)>,
     /// Hash and revision of the state at each applied index that was seen.
     states: BTreeMap<u64, (u32, u64)>,
-    /// A member joined. It may replay changes of the membership on top of what they led to; then its rolling hash is its own, and
-    /// that of all who get a snapshot of it.
-    pub(super) any_joined: bool,
 }
 
 /// What one process has shown so far.
@@ -77,7 +74,7 @@ impl Invariants {
         if seen.checked < checked {
             self.check_committed(id, storage, seen.checked + 1, checked)?;
         }
-        if seen.applied < applied && !self.any_joined {
+        if seen.applied < applied {
             let state = (applied_hash.hash, revision);
             let known = *self.states.entry(applied).or_insert(state);
             if known != state {

@@ -203,7 +203,6 @@ impl World {
             && !self.members.contains_key(&id)
         {
             self.probe(Probe::Joined);
-            self.invariants.any_joined = true;
             self.members.insert(id, Member::new(id, membership));
             self.start(id);
         }

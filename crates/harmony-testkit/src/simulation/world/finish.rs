@@ -106,8 +106,7 @@ impl World {
         for member in self.members.values().filter(|member| !member.rotten) {
             if let Some(process) = &member.process {
                 let history = process.storage.hash_kv(0).map_err(|error| error.to_string());
-                // See `Invariants::any_joined`.
-                let whole = (!self.invariants.any_joined).then(|| process.storage.hash().ok());
+                let whole = process.storage.hash().map_err(|error| error.to_string());
                 hashes.insert(member.id, (history, whole));
             }
         }
