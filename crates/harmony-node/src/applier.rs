@@ -58,7 +58,7 @@ pub(crate) struct Applier<T> {
     jobs: VecDeque<ApplyJob<T>>,
     batch: Batch<T>,
     bytes_since_checkpoint: u64,
-    /// The disk had no room for the batch, and nothing of it was applied.
+    /// The disk had no room for the batch, or the snapshot that comes next, and nothing of it was applied.
     waits: bool,
     /// The state is damaged: entries are dropped until a snapshot takes its place.
     is_lost: bool,
@@ -116,7 +116,17 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
                 }
                 Some(ApplyJob::Install { snapshot }) => {
                     let index = snapshot.meta.index;
-                    shared.storage.save_snapshot(snapshot)?;
+                    // Raft goes on with the snapshot or not at all: it is kept until there is room for it.
+                    let kept = snapshot.again();
+                    match (shared.storage.save_snapshot(snapshot), kept) {
+                        (Err(error), Some(snapshot)) if error.is_disk_full() => {
+                            self.jobs.push_front(ApplyJob::Install { snapshot });
+                            self.wait_for_room(shared, &error);
+                            return Ok(());
+                        }
+                        (saved, _) => saved?,
+                    }
+                    self.go_on(shared);
                     self.is_lost = false;
                     tracing::info!(%index, "snapshot installed");
                     members_changed(shared);
@@ -173,16 +183,10 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
         if let Err(error) = &applied
             && error.is_disk_full()
         {
-            if !std::mem::replace(&mut self.waits, true) {
-                tracing::warn!(%error, "the state machine waits for room on the disk; reads go on");
-                shared.metrics.apply_waits.set(1);
-            }
+            self.wait_for_room(shared, error);
             return Ok(false);
         }
-        if std::mem::take(&mut self.waits) {
-            shared.metrics.apply_waits.set(0);
-            tracing::info!("the disk has room again: the state machine goes on");
-        }
+        self.go_on(shared);
         let outcomes = match applied {
             Ok(outcomes) => outcomes,
             Err(error) => return self.give_up(shared, error.into()).map(|()| true),
@@ -204,6 +208,20 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
             shared.checkpoint.put(|()| ());
         }
         Ok(true)
+    }
+
+    fn wait_for_room<S: Storage<Outcome = T>>(&mut self, shared: &Shared<S>, error: &StorageError) {
+        if !std::mem::replace(&mut self.waits, true) {
+            tracing::warn!(%error, "the state machine waits for room on the disk; reads go on");
+            shared.metrics.apply_waits.set(1);
+        }
+    }
+
+    fn go_on<S: Storage<Outcome = T>>(&mut self, shared: &Shared<S>) {
+        if std::mem::take(&mut self.waits) {
+            shared.metrics.apply_waits.set(0);
+            tracing::info!("the disk has room again: the state machine goes on");
+        }
     }
 
     /// The state machine cannot go on. Damage of its own ends no member of several: what was committed the others have, and a

@@ -30,10 +30,10 @@ use harmony_types::{Command, Entry, EntryType, FileSystem, StorageError, Wal, qu
 use prost::Message as _;
 
 use crate::batch::Batch;
-use crate::reserve::Reserve;
+use crate::reserve::{Reserve, is_full};
 use crate::tree::Durability;
 use crate::tree::pages::PAGE_BYTES;
-use crate::tree::redb::{RedbTree, Space};
+use crate::tree::redb::{RedbTree, Space, io_error};
 
 const PAGE: u64 = PAGE_BYTES as u64;
 
@@ -364,6 +364,21 @@ pub(crate) fn require(fs: &dyn FileSystem, dir: &Path, bytes: u64) -> Result<(),
         Ok(free) if free < needed => Err(StorageError::DiskFull { dir: dir.to_owned(), needed, free }),
         _ => Ok(()),
     }
+}
+
+/// Makes a [`StorageError::DiskFull`] of an error that says so in the system's words: for a new tree file, whose writing can
+/// begin again.
+pub(crate) fn full_in_the_middle(fs: &dyn FileSystem, dir: &Path, error: StorageError) -> StorageError {
+    let source = match &error {
+        StorageError::Io { source, .. } => Some(source),
+        StorageError::Tree { source, .. } => io_error(&**source),
+        _ => None,
+    };
+    if !source.is_some_and(is_full) {
+        return error;
+    }
+    let free = fs.free_bytes(dir).unwrap_or_default();
+    StorageError::DiskFull { dir: dir.to_owned(), needed: free.saturating_add(PAGE), free }
 }
 
 /// Whether some of these entries make space free, now or at the next compaction, or add no data at least: they are applied when

@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -14,10 +14,12 @@ use common::life::{Life, Step, config};
 use common::{Store, TREE_DIR, WAL_DIR, put};
 use harmony_storage::{RebuildStep, StorageConfig, StorageError, UnifiedStorage};
 use harmony_types::command::Compact;
-use harmony_types::fake::fs::{Crash, MemoryFileSystem};
+use harmony_types::fake::fs::{CallKind, Crash, ENOSPC, Fault, MemoryFileSystem};
 use harmony_types::fake::seed::Seed;
 use harmony_types::txn::DeleteRange;
-use harmony_types::{CommandKind, Entry, File, FileSystem, LogIndex, OpenMode, Storage, WalError};
+use harmony_types::{
+    CommandKind, Entry, File, FileSystem, LogIndex, OpenMode, Snapshot, SnapshotData, Storage, WalError,
+};
 
 fn reserve_is_held(disk: &MemoryFileSystem) -> bool {
     disk.files().contains(&Path::new(TREE_DIR).join("RESERVE"))
@@ -117,6 +119,37 @@ fn live(life: &Life, free: u64, seed: Seed) -> usize {
     assert_eq!(store.storage().checkpoint().unwrap(), LogIndex(life.commands.len() as u64));
     assert!(reserve_is_held(&disk));
     refused
+}
+
+/// The new tree is worthless then, and the old one knows nothing of it.
+#[test]
+fn a_disk_that_is_full_in_the_middle_of_a_snapshot_leaves_what_was_there_and_takes_it_later() {
+    let mut source = Store::new();
+    source.run_all((0..40).map(|number| put(&format!("k{number}"), &"v".repeat(3_000))));
+    let Snapshot { meta, data } = source.storage().create_snapshot().unwrap();
+    let mut content = Vec::new();
+    data.into_reader().read_to_end(&mut content).unwrap();
+    let snapshot =
+        || Snapshot { meta: meta.clone(), data: SnapshotData::Bytes(Bytes::copy_from_slice(&content)) };
+    let calls = [CallKind::Open, CallKind::Write, CallKind::SetLen, CallKind::Allocate, CallKind::Sync];
+    for nth in 1.. {
+        let mut store = Store::new();
+        store.run(put("old", "1"));
+        let before = store.storage().applied_hash();
+        let full = Fault::on(calls).on_path("tree.redb.new").nth(nth).errno(ENOSPC).lasting();
+        store.fs.inject(full);
+        if !is_full(&store.storage().save_snapshot(snapshot())) {
+            assert!(10 < nth, "the test lost its subject");
+            return;
+        }
+        assert_eq!(store.storage().applied_hash(), before, "call {nth}");
+        assert!(store.storage().get(b"old").unwrap().is_some(), "call {nth}");
+        store.storage().checkpoint().unwrap();
+        store.fs.clear_faults();
+        store.storage().save_snapshot(snapshot()).unwrap();
+        store.lose_power(Crash::LoseUnsynced).unwrap();
+        assert_eq!(store.storage().applied_hash(), source.storage().applied_hash(), "call {nth}");
+    }
 }
 
 #[test]

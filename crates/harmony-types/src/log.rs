@@ -1,7 +1,8 @@
 //! The replicated log's units: terms, indexes, entries, hard state, snapshots (Raft thesis, chapter 3).
 
 use std::fmt;
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -115,7 +116,15 @@ pub struct Snapshot {
     pub data: SnapshotData,
 }
 
-/// A snapshot's content: small ones as bytes, large ones read once, front to back.
+impl Snapshot {
+    /// The same once more, when its content can be read more than once.
+    #[must_use]
+    pub fn again(&self) -> Option<Self> {
+        Some(Self { meta: self.meta.clone(), data: self.data.again()? })
+    }
+}
+
+/// A snapshot's content: small ones as bytes, large ones read front to back.
 #[derive(Default)]
 pub enum SnapshotData {
     /// Nothing: a meta-only snapshot.
@@ -123,8 +132,10 @@ pub enum SnapshotData {
     Empty,
     /// The whole content in memory.
     Bytes(Bytes),
-    /// The content as a stream; reading it does not block writers.
+    /// The content as a stream that is read once; reading it does not block writers.
     Stream(Box<dyn Read + Send>),
+    /// Content that is kept elsewhere: each call is a new reader over all of it.
+    Kept(Arc<dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync>),
 }
 
 impl SnapshotData {
@@ -135,6 +146,18 @@ impl SnapshotData {
             Self::Empty => Box::new(std::io::empty()),
             Self::Bytes(bytes) => Box::new(std::io::Cursor::new(bytes)),
             Self::Stream(stream) => stream,
+            Self::Kept(open) => open().unwrap_or_else(|error| Box::new(Unreadable(Some(error)))),
+        }
+    }
+
+    /// The same once more, when it can be read more than once.
+    #[must_use]
+    pub fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Bytes(bytes) => Some(Self::Bytes(bytes.clone())),
+            Self::Stream(_) => None,
+            Self::Kept(open) => Some(Self::Kept(Arc::clone(open))),
         }
     }
 }
@@ -145,7 +168,17 @@ impl fmt::Debug for SnapshotData {
             Self::Empty => f.write_str("Empty"),
             Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
             Self::Stream(_) => f.write_str("Stream"),
+            Self::Kept(_) => f.write_str("Kept"),
         }
+    }
+}
+
+/// Content that could not be opened: its first read says why.
+struct Unreadable(Option<io::Error>);
+
+impl Read for Unreadable {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(self.0.take().unwrap_or_else(|| io::ErrorKind::NotFound.into()))
     }
 }
 
@@ -168,5 +201,19 @@ mod tests {
         SnapshotData::Stream(Box::new(&b"def"[..])).into_reader().read_to_string(&mut read).unwrap();
         SnapshotData::Empty.into_reader().read_to_string(&mut read).unwrap();
         assert_eq!(read, "abcdef");
+    }
+
+    #[test]
+    fn content_that_is_kept_is_read_as_often_as_needed() {
+        let kept = SnapshotData::Kept(Arc::new(|| Ok(Box::new(&b"ghi"[..]) as _)));
+        for data in [kept.again().unwrap(), kept] {
+            let mut read = String::new();
+            data.into_reader().read_to_string(&mut read).unwrap();
+            assert_eq!(read, "ghi");
+        }
+        let lost = SnapshotData::Kept(Arc::new(|| Err(io::ErrorKind::StorageFull.into())));
+        let error = lost.into_reader().read(&mut [0; 4]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(SnapshotData::Stream(Box::new(io::empty())).again().is_none());
     }
 }

@@ -73,7 +73,8 @@ pub trait Storage: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`StorageError::CrcMismatch`], [`StorageError::CorruptRecord`] and [`StorageError::UnsupportedVersion`] leave the
-    /// old state in place.
+    /// old state in place. One of which [`StorageError::is_disk_full`] is true leaves the old state or the new one, and the
+    /// same snapshot can be saved once there is room.
     fn save_snapshot(&self, snapshot: Snapshot) -> Result<(), StorageError>;
 
     /// Membership, hard state, and the entries behind the applied index, from what is on disk.

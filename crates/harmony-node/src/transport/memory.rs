@@ -1,10 +1,11 @@
 //! A network in one process: a switchboard whose links can be cut, each direction by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use harmony_types::transport::PeerSink;
-use harmony_types::{Member, Message, NodeId, PeerMessage, Snapshot, Transport};
+use harmony_types::{Member, Message, NodeId, PeerMessage, Snapshot, SnapshotData, Transport};
 
 /// The switchboard. Clones speak of the same one.
 ///
@@ -138,11 +139,15 @@ impl Transport for MemoryTransport {
     }
 
     fn send_snapshot(&self, announcement: Message, snapshot: Snapshot) {
-        let to = announcement.to;
-        let arrived = self
-            .network
-            .reach(self.node, to)
-            .is_some_and(|sink| sink.receive_snapshot(announcement, snapshot).is_ok());
+        let (to, meta) = (announcement.to, snapshot.meta);
+        // It is handed over once it is there as a whole, as over a real network.
+        let mut content = Vec::new();
+        let whole = snapshot.data.into_reader().read_to_end(&mut content).is_ok();
+        let arrived = whole
+            && self.network.reach(self.node, to).is_some_and(|sink| {
+                let snapshot = Snapshot { meta, data: SnapshotData::Bytes(content.into()) };
+                sink.receive_snapshot(announcement, snapshot).is_ok()
+            });
         if let Some(own) = self.network.sink(self.node) {
             own.snapshot_sent(to, arrived);
         }

@@ -11,6 +11,7 @@
 
 use std::any::Any;
 use std::fmt::Display;
+use std::io;
 use std::ops::{Bound, Deref};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
@@ -219,6 +220,29 @@ where
     move |error| match file.damage.get() {
         Some(damage) => damage.to_error(&file.path),
         None => StorageError::Tree { action, path: file.path.to_path_buf(), source: Box::new(error) },
+    }
+}
+
+/// The system's error behind one of redb's, which has a type for each of its calls.
+pub(crate) fn io_error<'a>(
+    error: &'a (dyn std::error::Error + Send + Sync + 'static),
+) -> Option<&'a io::Error> {
+    let inner: &'a redb::StorageError = if let Some(error) = error.downcast_ref() {
+        error
+    } else if let Some(redb::CommitError::Storage(error)) = error.downcast_ref() {
+        error
+    } else if let Some(redb::TableError::Storage(error)) = error.downcast_ref() {
+        error
+    } else if let Some(redb::TransactionError::Storage(error)) = error.downcast_ref() {
+        error
+    } else if let Some(redb::DatabaseError::Storage(error)) = error.downcast_ref() {
+        error
+    } else {
+        return None;
+    };
+    match inner {
+        redb::StorageError::Io(error) => Some(error),
+        _ => None,
     }
 }
 

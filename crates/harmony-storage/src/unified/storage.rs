@@ -103,9 +103,14 @@ impl Storage for UnifiedStorage {
         }
         // It would be one of the state that is given up here.
         self.rebuilds.give_up(&mut rebuilds);
-        let mut new = NewTree::create(&self.fs, &self.tree_dir, &self.config)?;
         let mut stream = snapshot.data.into_reader();
-        read::install(&mut new, self.config.wal.identity, &snapshot.meta, &mut *stream)?;
+        let mut build = || {
+            let mut new = NewTree::create(&self.fs, &self.tree_dir, &self.config)?;
+            read::install(&mut new, self.config.wal.identity, &snapshot.meta, &mut *stream)?;
+            Ok(new)
+        };
+        // The old tree knows nothing of it yet, so a disk that is full in the middle is as one that was full before.
+        let mut new = build().map_err(|error| room::full_in_the_middle(&*self.fs, &self.tree_dir, error))?;
         let writing = self.writer();
         let view = self.swap_in(&writing, &mut new)?;
         self.memory.reset(view);

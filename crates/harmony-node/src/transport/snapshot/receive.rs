@@ -1,6 +1,7 @@
 //! The receiving side of a snapshot.
 
-use std::io::{self, Write};
+use std::io::{self, Seek, Write};
+use std::sync::Arc;
 
 use bytes::BytesMut;
 use harmony_types::{Clock as _, NodeId, Snapshot, SnapshotData, limits};
@@ -61,7 +62,12 @@ pub(in crate::transport) fn receive(
         Err(Failure::Final(error)) => return refuse(&mut stream, false, error),
     };
     let handed_over = arriving.whole(checksum).and_then(|file| {
-        let data = SnapshotData::Stream(Box::new(io::BufReader::new(file)));
+        let data = SnapshotData::Kept(Arc::new(move || {
+            // Readers share the place in the file: there is one at a time.
+            let mut file = file.try_clone()?;
+            file.rewind()?;
+            Ok(Box::new(io::BufReader::new(file)) as _)
+        }));
         wires.node()?.receive_snapshot(announcement, Snapshot { meta: *meta, data }).map_err(io::Error::other)
     });
     match handed_over {
