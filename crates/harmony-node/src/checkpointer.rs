@@ -41,10 +41,8 @@ pub(crate) fn measure<S: Storage>(shared: &Shared<S>) {
 pub(crate) fn checkpoint<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
     let storage = &shared.storage;
     let membership = storage.membership();
-    shared.witness.retain(|id| !membership.removed.contains(&id));
-    if let Err(error) = shared.witness.save() {
-        // It is a second line: what it says is kept in memory, and written the next time.
-        tracing::warn!(%error, "what members hold was not written");
+    if shared.witness.retain(|id| !membership.removed.contains(&id)) {
+        shared.witnessed.put(|()| ());
     }
     let (durable, began) = (storage.durable_applied(), shared.clock.now());
     // When nothing was applied, too: there may be history that waits to be dropped.

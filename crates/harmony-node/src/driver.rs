@@ -7,6 +7,7 @@
 //! | `apply` | committed entries | state machine; answers clients |
 //! | `snapshot` | lagging members | creates snapshots |
 //! | `checkpoint` | time, applied bytes | makes the state machine durable; releases the log |
+//! | `witness` | what members acknowledged, once a second | writes it down |
 //!
 //! `stepped.rs` does the same without threads, when its caller says so.
 //!
@@ -34,7 +35,7 @@ use crate::queue::{Mailbox, Taken};
 use crate::raft::RaftGroup;
 use crate::retention::{Limits, Retention};
 use crate::witness::Witness;
-use crate::{applier, checkpointer, persist};
+use crate::{applier, checkpointer, persist, witness};
 
 /// What the threads of one node share.
 pub(crate) struct Shared<S: Storage> {
@@ -51,6 +52,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) snapshots: Mailbox<Vec<Message>>,
     /// Filled when enough was applied to make it durable before time.
     pub(crate) checkpoint: Mailbox<()>,
+    /// Filled when there is something to save of what members acknowledged.
+    pub(crate) witnessed: Mailbox<()>,
     /// How far the state machine was when the node started.
     pub(crate) applied_at_start: LogIndex,
     /// How much of the log is kept.
@@ -102,6 +105,7 @@ pub(crate) fn share<S: Storage>(
         apply: Mailbox::default(),
         snapshots: Mailbox::default(),
         checkpoint: Mailbox::default(),
+        witnessed: Mailbox::default(),
         applied_at_start,
         retention: Retention::new(limits),
         witness,
@@ -120,6 +124,7 @@ pub(crate) fn start<S: Storage>(shared: &Arc<Shared<S>>, core: Core<S>) -> Resul
         spawn(shared, "harmony-apply", applier::run, |shared| drop(shared.apply.take(None))),
         spawn(shared, "harmony-snapshot", send_snapshots, |_| {}),
         spawn(shared, "harmony-checkpoint", checkpointer::run, |_| {}),
+        spawn(shared, "harmony-witness", witness::run, |_| {}),
         spawn(
             shared,
             "harmony-raft",
@@ -205,8 +210,9 @@ pub(crate) fn carry_out<S: Storage>(
 ) -> Result<(), NodeError> {
     let Actions { persist, sends, snapshots, apply, replies, reads, changes, acknowledged, removed } =
         actions;
-    if !acknowledged.is_empty() {
-        shared.witness.note(&acknowledged);
+    // One that is alone has nobody to tell, and writes it with its checkpoints.
+    if shared.witness.note(&acknowledged) && 1 < acknowledged.len() {
+        shared.witnessed.put(|()| ());
     }
     if let Some(number) = persist {
         shared.persist.put(|highest| *highest = Some(number));
@@ -322,6 +328,7 @@ impl<S: Storage> Shared<S> {
         self.apply.close();
         self.snapshots.close();
         self.checkpoint.close();
+        self.witnessed.close();
         self.end.lock().unwrap_or_else(PoisonError::into_inner).stopped = true;
         self.ended.notify_all();
     }
@@ -335,9 +342,7 @@ impl<S: Storage> Shared<S> {
     pub(crate) fn stop(&self) {
         self.close();
         self.transport.stop();
-        if let Err(error) = self.witness.save() {
-            tracing::warn!(%error, "what members hold was not written");
-        }
+        witness::save(self);
         let threads = std::mem::take(&mut *self.threads.lock().unwrap_or_else(PoisonError::into_inner));
         for thread in threads {
             // Its panic, if any, was recorded as the node's failure. A sink may stop the node from one of its threads.
@@ -411,7 +416,9 @@ impl<S: Storage> PeerSink for Sink<S> {
     }
 
     fn held(&self) -> Held {
-        self.shared.upgrade().map(|shared| Held { last: shared.storage.bounds().last }).unwrap_or_default()
+        let Some(shared) = self.shared.upgrade() else { return Held::default() };
+        let incarnation = shared.witness.incarnations().of(shared.config.id);
+        Held { last: shared.storage.bounds().last, incarnation }
     }
 
     fn admit(&self, peer: NodeId, held: Held) -> Result<(), PeerRefusal> {
@@ -420,7 +427,18 @@ impl<S: Storage> PeerSink for Sink<S> {
             return Err(PeerRefusal::Removed);
         }
         let acknowledged = shared.witness.held(peer);
-        if held.last < acknowledged { Err(PeerRefusal::Forgot { acknowledged }) } else { Ok(()) }
+        if held.last < acknowledged {
+            return Err(PeerRefusal::Forgot { acknowledged });
+        }
+        // Waits for the disk, once for each peer that was never met.
+        match shared.witness.incarnations().meet(peer, held.incarnation) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(PeerRefusal::Replaced),
+            Err(error) => {
+                tracing::warn!(%peer, %error, "a peer is not spoken with: that it was met cannot be noted");
+                Err(PeerRefusal::NotNow)
+            }
+        }
     }
 
     fn refused(&self, by: NodeId, refusal: PeerRefusal) {
@@ -433,6 +451,8 @@ impl<S: Storage> PeerSink for Sink<S> {
             }
             // It was true when the greeting left, and is no more.
             PeerRefusal::Forgot { .. } => return,
+            PeerRefusal::Replaced => NodeError::Replaced { id },
+            PeerRefusal::NotNow => return,
         };
         tracing::error!(%by, %error, "a peer does not speak with this member");
         shared.fail(error.to_string());

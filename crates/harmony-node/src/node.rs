@@ -73,8 +73,9 @@ impl<S: Storage> Node<S> {
         witness: Witness,
     ) -> Result<Self, NodeError> {
         let metrics = Arc::new(NodeMetrics::default());
-        let core =
-            Core::new(config.clone(), Arc::clone(&storage), boot_nonce(&*clock), Arc::clone(&metrics))?;
+        let boot_nonce = boot_nonce(&*clock);
+        let core = Core::new(config.clone(), Arc::clone(&storage), boot_nonce, Arc::clone(&metrics))?;
+        witness.incarnations().begin(config.id, boot_nonce)?;
         let shared = driver::share(config, &core, storage, transport, clock, metrics, witness);
         driver::start(&shared, core)?;
         Ok(Self { shared })

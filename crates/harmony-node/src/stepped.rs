@@ -16,10 +16,11 @@ use crate::driver::{self, Shared, Sink};
 use crate::metrics::NodeMetrics;
 use crate::node::Node;
 use crate::witness::Witness;
-use crate::{bounds, checkpointer, persist};
+use crate::{bounds, checkpointer, persist, witness};
 
 /// Time between two checkpoints that a node makes by itself, and between two tries to apply what a full disk refused.
-pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(harmony_types::limits::CHECKPOINT_INTERVAL_MS);
+pub const CHECKPOINT_INTERVAL: Duration =
+    Duration::from_millis(harmony_types::limits::CHECKPOINT_INTERVAL_MS);
 /// See [`Due::room`].
 pub const APPLY_RETRY: Duration = Duration::from_millis(bounds::APPLY_RETRY_MS);
 
@@ -47,6 +48,8 @@ pub struct Due {
     pub snapshots: bool,
     /// [`SteppedNode::checkpoint`], ahead of its interval.
     pub checkpoint: bool,
+    /// [`SteppedNode::save_witness`]
+    pub witness: bool,
 }
 
 /// See the module. Dropping it is a crash; every waiter ends.
@@ -78,6 +81,7 @@ impl<S: Storage> SteppedNode<S> {
         let metrics = Arc::new(NodeMetrics::default());
         let core = Core::new(config.clone(), Arc::clone(&storage), chance.boot_nonce, Arc::clone(&metrics))?;
         core.pin_election_timeouts(chance.election_seed);
+        witness.incarnations().begin(config.id, chance.boot_nonce)?;
         let shared = driver::share(config, &core, storage, transport, clock, metrics, witness);
         checkpointer::measure(&shared);
         let mut node = Self { shared, core, applier: Applier::default() };
@@ -106,7 +110,7 @@ impl<S: Storage> SteppedNode<S> {
     /// Which steps have something to do.
     #[must_use]
     pub fn due(&self) -> Due {
-        let Shared { inbox, persist, apply, snapshots, checkpoint, .. } = &*self.shared;
+        let Shared { inbox, persist, apply, snapshots, checkpoint, witnessed, .. } = &*self.shared;
         Due {
             turn: inbox.is_filled(),
             sync: persist.is_filled(),
@@ -114,6 +118,7 @@ impl<S: Storage> SteppedNode<S> {
             room: self.applier.waits(),
             snapshots: snapshots.is_filled(),
             checkpoint: checkpoint.is_filled(),
+            witness: witnessed.is_filled(),
         }
     }
 
@@ -173,6 +178,17 @@ impl<S: Storage> SteppedNode<S> {
         self.check()?;
         let _asked = self.shared.checkpoint.try_take();
         checkpointer::checkpoint(&self.shared)
+    }
+
+    /// The witness thread: writes what members are known to have acknowledged.
+    ///
+    /// # Errors
+    /// See [`SteppedNode::turn`].
+    pub fn save_witness(&mut self) -> Result<(), NodeError> {
+        self.check()?;
+        let _told = self.shared.witnessed.try_take();
+        witness::save(&self.shared);
+        Ok(())
     }
 
     /// A peer may have told this member that it must stop.

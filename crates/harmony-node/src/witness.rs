@@ -7,41 +7,45 @@
 //! as well; and members that greet each other say where their logs end. One that ends before what the other knows of it is
 //! refused and told so, before a single vote or acknowledgement of it counts.
 //!
-//! What a member acknowledged since it was last told of is not known, about a second of it.
-//!
-//! | offset of the file | size | meaning (integers little endian) |
-//! | --- | --- | --- |
-//! | 0 | 8 | `HMYPEERS` |
-//! | 8 | 4 | crc32 of the rest |
-//! | 12 | 16 each | member, index |
+//! What a member acknowledged since it was last told of is not known, about a second of it. For an empty directory that does
+//! not count: [`incarnations`] finds it at once. For an older copy of the right one it does.
+
+pub(crate) mod incarnations;
+mod rows;
 
 use std::collections::BTreeMap;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use harmony_types::fs::OpenMode;
-use harmony_types::{FileSystem, LogIndex, NodeId, StorageError};
+use harmony_types::{FileSystem, LogIndex, NodeError, NodeId, Storage, StorageError};
 
-const MAGIC: &[u8; 8] = b"HMYPEERS";
-const HEAD_BYTES: usize = 12;
-const ROW_BYTES: usize = 16;
+use self::incarnations::Incarnations;
+use self::rows::{Kind, RowsFile};
+use crate::driver::Shared;
+use crate::queue::Taken;
+
+const KIND: Kind = Kind {
+    name: "peers",
+    magic: b"HMYPEERS",
+    advice: "what it holds is learned anew: remove it and start again",
+};
 
 /// What members are known to have acknowledged, in memory and in a file.
 #[derive(Default)]
 pub struct Witness {
     state: Mutex<State>,
-    file: Option<WitnessFile>,
-}
-
-struct WitnessFile {
-    files: Arc<dyn FileSystem>,
-    dir: PathBuf,
+    file: Option<RowsFile>,
+    /// Held while the file is written.
+    saving: Mutex<()>,
+    /// The last try to write it failed: said once in the log.
+    failed: AtomicBool,
+    incarnations: Incarnations,
 }
 
 #[derive(Default)]
 struct State {
-    held: BTreeMap<NodeId, LogIndex>,
+    held: BTreeMap<NodeId, u64>,
     changed: bool,
 }
 
@@ -58,78 +62,68 @@ impl Witness {
         Self::default()
     }
 
-    /// Reads the file `peers` in `dir`, if there is one.
+    /// Reads the files `peers` and `incarnations` in `dir`, if they are there.
     ///
     /// # Errors
-    /// The file cannot be read, or is damaged: removing it costs only this member's part in finding those who forgot.
+    /// A file cannot be read, or is damaged; what to do then is said.
     pub fn open(files: Arc<dyn FileSystem>, dir: impl Into<PathBuf>) -> Result<Self, StorageError> {
         let dir = dir.into();
-        let path = dir.join("peers");
-        let mut state = State::default();
-        if files.exists(&path).map_err(StorageError::io("look for", &path))? {
-            let bytes = read(&*files, &path).map_err(StorageError::io("read", &path))?;
-            state.held = decode(&bytes).map_err(|reason| StorageError::CorruptRecord {
-                place: path.display().to_string(),
-                reason: format!("{reason}; what it holds is learned anew: remove it and start again"),
-            })?;
-        }
-        Ok(Self { state: Mutex::new(state), file: Some(WitnessFile { files, dir }) })
+        let incarnations = Incarnations::open(Arc::clone(&files), dir.clone())?;
+        let file = RowsFile::new(files, dir, KIND);
+        let state = State { held: file.read()?, changed: false };
+        Ok(Self { state: Mutex::new(state), file: Some(file), incarnations, ..Self::default() })
     }
 
-    /// Notes what members acknowledged; a lower index changes nothing.
-    pub(crate) fn note(&self, held: &[(NodeId, LogIndex)]) {
+    /// Which directories members run on.
+    pub(crate) fn incarnations(&self) -> &Incarnations {
+        &self.incarnations
+    }
+
+    /// Notes what members acknowledged; a lower index changes nothing. Whether there is something to save.
+    pub(crate) fn note(&self, held: &[(NodeId, LogIndex)]) -> bool {
         let mut state = self.lock();
         for (id, index) in held {
             let known = state.held.entry(*id).or_default();
-            if *known < *index {
-                *known = *index;
+            if *known < index.0 {
+                *known = index.0;
                 state.changed = true;
             }
         }
+        state.changed
     }
 
-    /// Forgets members that are gone for good.
-    pub(crate) fn retain(&self, stays: impl Fn(NodeId) -> bool) {
+    /// Forgets members that are gone for good. Whether there is something to save.
+    pub(crate) fn retain(&self, stays: impl Fn(NodeId) -> bool) -> bool {
         let mut state = self.lock();
         let before = state.held.len();
         state.held.retain(|id, _| stays(*id));
         state.changed |= before != state.held.len();
+        state.changed
     }
 
     /// What a member is known to have acknowledged.
     pub(crate) fn held(&self, id: NodeId) -> LogIndex {
-        self.lock().held.get(&id).copied().unwrap_or_default()
+        LogIndex(self.lock().held.get(&id).copied().unwrap_or_default())
     }
 
     /// The highest committed index that any member is known to have acknowledged.
     #[must_use]
     pub fn highest(&self) -> LogIndex {
-        self.lock().held.values().copied().max().unwrap_or_default()
+        LogIndex(self.lock().held.values().copied().max().unwrap_or_default())
     }
 
     /// Writes what changed since the last time to the file.
     pub(crate) fn save(&self) -> Result<(), StorageError> {
-        let Some(WitnessFile { files, dir }) = &self.file else { return Ok(()) };
-        let bytes = {
+        let Some(file) = &self.file else { return Ok(()) };
+        let _saving = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let held = {
             let mut state = self.lock();
             if !std::mem::take(&mut state.changed) {
                 return Ok(());
             }
-            encode(&state.held)
+            state.held.clone()
         };
-        let (path, new) = (dir.join("peers"), dir.join("peers.new"));
-        let written = || -> io::Result<()> {
-            let file = files.open(&new, OpenMode::Create)?;
-            file.set_len(0)?;
-            file.write_at(&bytes, 0)?;
-            file.sync_all()?;
-            files.rename(&new, &path)?;
-            files.sync_dir(dir)
-        };
-        written().map_err(|source| {
-            self.lock().changed = true;
-            StorageError::Io { action: "write", path, source }
-        })
+        file.write(&held).inspect_err(|_| self.lock().changed = true)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -137,42 +131,27 @@ impl Witness {
     }
 }
 
-fn read(files: &dyn FileSystem, path: &Path) -> io::Result<Vec<u8>> {
-    let file = files.open(path, OpenMode::Read)?;
-    let mut bytes = vec![0; usize::try_from(file.len()?).map_err(io::Error::other)?];
-    let mut filled = 0;
-    while filled < bytes.len() {
-        match file.read_at(&mut bytes[filled..], filled as u64)? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            read => filled += read,
+/// The witness thread: writes what there is to write, until the node stops.
+pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
+    harmony_wal::work_in_background();
+    loop {
+        match shared.witnessed.take(None) {
+            Taken::Closed => return Ok(()),
+            Taken::Content(()) | Taken::TimedOut => save(shared),
         }
     }
-    Ok(bytes)
 }
 
-fn encode(held: &BTreeMap<NodeId, LogIndex>) -> Vec<u8> {
-    let rows: Vec<u8> = held
-        .iter()
-        .flat_map(|(id, index)| [id.get().to_le_bytes(), index.0.to_le_bytes()].concat())
-        .collect();
-    [MAGIC.as_slice(), &crc32fast::hash(&rows).to_le_bytes(), &rows].concat()
-}
-
-fn decode(bytes: &[u8]) -> Result<BTreeMap<NodeId, LogIndex>, String> {
-    let (head, rows) = bytes.split_at_checked(HEAD_BYTES).ok_or("the file is cut short")?;
-    if &head[..8] != MAGIC {
-        return Err("this is no file of peers".to_owned());
+/// Writes what there is to write. That it could not be written ends nobody: it is kept in memory, and written the next time.
+pub(crate) fn save<S: Storage>(shared: &Shared<S>) {
+    let Witness { failed, .. } = &shared.witness;
+    match shared.witness.save() {
+        Ok(()) => failed.store(false, Ordering::Relaxed),
+        Err(error) if !failed.swap(true, Ordering::Relaxed) => {
+            tracing::warn!(%error, "what members hold was not written: it is tried again each time there is news");
+        }
+        Err(_) => {}
     }
-    if head[8..] != crc32fast::hash(rows).to_le_bytes() || rows.len() % ROW_BYTES != 0 {
-        return Err("the checksum is wrong".to_owned());
-    }
-    let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
-    rows.chunks_exact(ROW_BYTES)
-        .map(|row| {
-            let id = NodeId::new(number(&row[..8])).ok_or("a member has id 0")?;
-            Ok((id, LogIndex(number(&row[8..]))))
-        })
-        .collect()
 }
 
 #[cfg(test)]

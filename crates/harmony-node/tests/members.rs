@@ -4,7 +4,9 @@
 #[path = "support/cluster.rs"]
 mod support;
 
-use harmony_types::{ConfChangeType, NodeError, Storage};
+use std::path::Path;
+
+use harmony_types::{ConfChangeType, FileSystem as _, NodeError, Storage};
 use support::{Cluster, Disk, id, wait_for};
 
 /// What a node says when it stopped by itself.
@@ -177,6 +179,52 @@ fn what_a_member_acknowledged_is_known_after_all_were_down() {
     cluster.start(2);
     cluster.leader();
     cluster.agree();
+}
+
+/// The only one that it meets knows nothing of what it had acknowledged, and together they are a majority.
+fn check_emptied_among_those_who_lag(tcp: bool) {
+    let mut cluster = Cluster::started(3, tcp);
+    cluster.put_until_acknowledged(1, "a=1");
+    // Its entries go to both others: so they have met.
+    wait_for("member 3 to lead", || {
+        let leader = cluster.leader();
+        cluster.node(leader).transfer_leader(id(3));
+        leader == 3
+    });
+    cluster.agree();
+    cluster.kill(2);
+    let lagging = &cluster.disks[&id(2)].files;
+    let peers = Path::new("/node/peers");
+    if lagging.exists(peers).unwrap() {
+        lagging.remove_file(peers).unwrap();
+    }
+    let leader = cluster.leader_among(&[1, 3]);
+    cluster.put_until_acknowledged(leader, "b=2");
+    cluster.kill(1);
+    cluster.kill(3);
+    cluster.disks.insert(id(3), Disk::default());
+    cluster.start(2);
+    cluster.start(3);
+    let failure = stopped(&mut cluster, 3);
+    assert!(failure.contains("on another data directory") && failure.contains("add it anew"), "{failure}");
+    assert_eq!(cluster.node(2).leader(), None);
+    cluster.start(1);
+    cluster.leader();
+    assert!(cluster.agree().contains("b=2"));
+    // Others may restart on what they have.
+    cluster.kill(2);
+    cluster.start(2);
+    cluster.agree();
+}
+
+#[test]
+fn an_emptied_member_is_refused_by_one_that_never_heard_what_it_acknowledged() {
+    check_emptied_among_those_who_lag(false);
+}
+
+#[test]
+fn an_emptied_member_is_refused_by_one_that_never_heard_what_it_acknowledged_over_tcp() {
+    check_emptied_among_those_who_lag(true);
 }
 
 /// A quorum that cannot be lost by an address that is wrong.

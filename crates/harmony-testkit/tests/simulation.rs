@@ -58,6 +58,36 @@ fn three_and_five_members_under_faults() {
     }
 }
 
+/// A member that lost its directory met one that had forgotten what it had acknowledged: the two elected a leader without it,
+/// while the third, which had kept everything, was alive.
+#[test]
+fn an_emptied_member_takes_no_part_in_elections() {
+    let steps = [
+        "2337 crash 3 torn",
+        "3414 lose-directory 2",
+        "5770 crash 1 unsynced",
+        "7279 start 2",
+        "8491 start 3",
+    ];
+    let plan: Plan = steps.join("\n").parse().unwrap();
+    let report = World::with_plan(Seed(0x20), options(Intensity::Wild, 3), plan).run();
+    // Another one was restarted, too: without the third there is no quorum, as it never comes back.
+    assert_ne!(report.probes.count(Probe::Forgot), 0, "{report}");
+    check(&report);
+}
+
+/// They replay changes of the membership on top of what these led to.
+#[test]
+fn members_that_join_come_to_the_hash_of_the_others() {
+    for (seed, intensity, members) in
+        [(0x13a4, Intensity::Calm, 3), (0x13a4, Intensity::Calm, 5), (0x140d, Intensity::Wild, 3)]
+    {
+        let report = World::new(Seed(seed), options(intensity, members)).run();
+        check(&report);
+        assert_ne!(report.probes.count(Probe::Joined), 0, "seed {seed:#x} with {members}: {}", report.plan);
+    }
+}
+
 /// Fixed seeds go through these rare branches: a change after which they do not has made the simulator blind.
 #[test]
 fn wild_runs_visit_rare_branches_and_break_no_rule() {

@@ -89,14 +89,16 @@ pub enum ChangeError {
     Refused(MembershipError),
 }
 
-/// What a member says of its log when it greets a peer.
+/// What a member says of its data when it greets a peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Held {
     /// Last index of its log.
     pub last: LogIndex,
+    /// Number that its data directory got when it was first used, and keeps; 0 when it has none.
+    pub incarnation: u64,
 }
 
-/// Why a member does not speak with a peer any more. The peer that is told so stops.
+/// Why a member does not speak with a peer. One that is told that it was removed, forgot or was replaced stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerRefusal {
     /// The peer was removed from the cluster.
@@ -106,6 +108,10 @@ pub enum PeerRefusal {
         /// The index.
         acknowledged: LogIndex,
     },
+    /// The peer runs on another data directory than the one with which it was met first.
+    Replaced,
+    /// Whom this member meets cannot be noted now: its disk refuses. Nothing is wrong with the peer, which tries again.
+    NotNow,
 }
 
 /// What became of a forwarded proposal that was applied.
@@ -175,12 +181,12 @@ pub trait PeerSink: Send + Sync + 'static {
     /// likelihood. A hint for elections that nothing but their speed depends on.
     fn gone(&self, _peer: NodeId) {}
 
-    /// What this member says of its log when it greets a peer.
+    /// What this member says of its data when it greets a peer.
     fn held(&self) -> Held {
         Held::default()
     }
 
-    /// Whether this member speaks with a peer that says this of its log.
+    /// Whether this member speaks with a peer that says this of its data.
     ///
     /// # Errors
     /// It must not, and tells the peer why.

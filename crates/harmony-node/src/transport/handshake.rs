@@ -30,6 +30,7 @@ impl Own {
     fn hello(self, to: u64, purpose: Purpose, held: Held) -> Hello {
         Hello {
             last: held.last.0,
+            incarnation: held.incarnation,
             magic: MAGIC,
             version: PROTOCOL_VERSION,
             cluster: self.cluster.0,
@@ -68,10 +69,12 @@ impl Own {
         let hello = Hello::decode(frame).unwrap_or_default();
         let mut answer = self.hello(hello.from, hello.purpose(), sink.held());
         let result = self.check(&hello).and_then(|from| {
-            sink.admit(from, Held { last: LogIndex(hello.last) }).map_err(|refusal| {
+            sink.admit(from, held_by(&hello)).map_err(|refusal| {
                 match refusal {
                     PeerRefusal::Removed => answer.removed = true,
                     PeerRefusal::Forgot { acknowledged } => answer.acknowledged = acknowledged.0,
+                    PeerRefusal::Replaced => answer.replaced = true,
+                    PeerRefusal::NotNow => {}
                 }
                 words(from, hello.last, refusal)
             })?;
@@ -95,6 +98,8 @@ impl Own {
             {
                 if hello.removed {
                     sink.refused(expected, PeerRefusal::Removed);
+                } else if hello.replaced {
+                    sink.refused(expected, PeerRefusal::Replaced);
                 } else if hello.acknowledged != 0 {
                     sink.refused(
                         expected,
@@ -108,8 +113,7 @@ impl Own {
         if from != expected {
             return Err(refused(format!("member {from} answers, {expected} is expected")));
         }
-        let held = Held { last: LogIndex(hello.last) };
-        match sink.admit(from, held) {
+        match sink.admit(from, held_by(&hello)) {
             Ok(()) => Ok(hello),
             Err(refusal) => {
                 let reason = words(from, hello.last, refusal);
@@ -135,7 +139,15 @@ fn words(peer: NodeId, last: u64, refusal: PeerRefusal) -> String {
         PeerRefusal::Forgot { acknowledged } => {
             format!("member {peer} had acknowledged index {acknowledged}, but its log ends at {last}")
         }
+        PeerRefusal::Replaced => {
+            format!("member {peer} runs on another data directory than the one that it was met with")
+        }
+        PeerRefusal::NotNow => format!("that member {peer} was met cannot be noted: the disk refuses"),
     }
+}
+
+fn held_by(hello: &Hello) -> Held {
+    Held { last: LogIndex(hello.last), incarnation: hello.incarnation }
 }
 
 fn encode(hello: &Hello) -> BytesMut {

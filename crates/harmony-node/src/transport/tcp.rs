@@ -566,7 +566,7 @@ async fn unless_refused<T>(
         tokio::select! {
             frame = &mut read => return Ok(frame),
             Ok(()) = members.changed() => {
-                let whatever_it_holds = Held { last: LogIndex(u64::MAX) };
+                let whatever_it_holds = Held { last: LogIndex(u64::MAX), ..Held::default() };
                 let doubted = wires.doubted().contains(&from);
                 if doubted {
                     let reason = format!("member {from} was refused when it was dialed: it has to greet anew");

@@ -59,6 +59,12 @@ pub(super) struct Hello {
     /// In an answer: the index that the member that dialed had acknowledged, when it does not hold it any more; else 0.
     #[prost(uint64, tag = "10")]
     pub(super) acknowledged: u64,
+    /// Number of the sender's data directory; 0 when it has none.
+    #[prost(fixed64, tag = "11")]
+    pub(super) incarnation: u64,
+    /// In an answer: the member that dialed runs on another data directory than it had.
+    #[prost(bool, tag = "12")]
+    pub(super) replaced: bool,
     /// In an answer: pings on a connection for messages are answered.
     #[prost(bool, tag = "15")]
     pub(super) answers_pings: bool,

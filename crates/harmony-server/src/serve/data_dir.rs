@@ -1,4 +1,5 @@
-//! The data directory: `member/wal`, `member/tree`, `member/spool`, `member/peers`, and a lock that keeps other processes out.
+//! The data directory: `member/wal`, `member/tree`, `member/spool`, `member/peers`, `member/incarnations`, and a lock that
+//! keeps other processes out.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};

@@ -71,6 +71,7 @@ pub(super) struct UnderWay {
     pub(super) apply: bool,
     pub(super) snapshots: bool,
     pub(super) checkpoint: bool,
+    pub(super) witness: bool,
 }
 
 impl Member {

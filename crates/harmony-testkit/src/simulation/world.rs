@@ -90,6 +90,8 @@ enum Step {
     Checkpoint,
     /// The interval between two checkpoints is over.
     CheckpointDue,
+    /// What members acknowledged is written down.
+    Witness,
 }
 
 /// See the module.

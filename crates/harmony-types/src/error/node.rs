@@ -86,6 +86,16 @@ pub enum NodeError {
         /// What it holds.
         last: LogIndex,
     },
+    /// This member runs on another data directory than the one that its peers have met it with: what it had acknowledged, and
+    /// whom it had voted for, is gone. It stops.
+    #[error(
+        "member {id} runs on another data directory than the one that its peers met it with: its data is gone; remove this \
+         member from the cluster, add it anew, and start it with an empty data directory"
+    )]
+    Replaced {
+        /// This member.
+        id: NodeId,
+    },
     /// A message from a peer that makes no sense; it was dropped.
     #[error("invalid message: {reason}")]
     InvalidMessage {
@@ -107,6 +117,7 @@ impl NodeError {
             | Self::Stopped
             | Self::Removed { .. }
             | Self::Forgot { .. }
+            | Self::Replaced { .. }
             | Self::Storage(_) => true,
             Self::NoLeader
             | Self::NotLeader { .. }

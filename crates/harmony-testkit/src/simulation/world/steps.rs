@@ -30,11 +30,6 @@ impl World {
         if member.process.is_some() || member.gone.is_some() {
             return;
         }
-        if member.emptied && !self.peers_would_notice(id) {
-            self.schedule.push(now + SECOND, Event::Restart { member: id });
-            return;
-        }
-        let Some(member) = self.members.get_mut(&id) else { return };
         member.paused_until = 0;
         let seed = self.seed.0;
         let started = guarded(|| member.start(&self.now, seed));
@@ -60,20 +55,6 @@ impl World {
         self.follow_up(id);
     }
 
-    /// Whether all peers are there, reach this member, and know that it had acknowledged something. Until then, one that lost its
-    /// directory stays down: with peers that were never told, or forgot it in a crash of their own, nobody could send it away.
-    fn peers_would_notice(&self, id: NodeId) -> bool {
-        let peers = self
-            .members
-            .values()
-            .filter(|member| member.id != id && member.gone.is_none() && !member.emptied);
-        peers.into_iter().all(|peer| {
-            let reached = !self.network.is_cut(id, peer.id) && !self.network.is_cut(peer.id, id);
-            let runs = peer.process.as_ref().filter(|_| peer.paused_until <= self.now.get());
-            reached && runs.is_some_and(|process| process.handle.acknowledged(id).0 != 0)
-        })
-    }
-
     fn plan_step(&mut self, member: NodeId, after: u64, step: Step) {
         let life = self.members[&member].life;
         self.schedule.push(self.now.get() + after, Event::Step { member, life, step });
@@ -89,7 +70,8 @@ impl World {
         if member.process_of(life).is_none() {
             return;
         }
-        let needs_disk = matches!(step, Step::Sync { .. } | Step::Snapshots | Step::Checkpoint);
+        let needs_disk =
+            matches!(step, Step::Sync { .. } | Step::Snapshots | Step::Checkpoint | Step::Witness);
         if needs_disk && now < hung_until {
             let again = hung_until - now + 50 * US;
             self.plan_step(id, again, step);
@@ -135,8 +117,8 @@ impl World {
         let Some(member) = self.members.get_mut(&id) else { return };
         let slow_us = member.slow_us;
         let Some(process) = &mut member.process else { return };
-        let Due { turn, sync, apply, room, snapshots, checkpoint } = process.node.due();
-        let mut steps: [Option<(Step, u64, u64)>; 4] = [None; 4];
+        let Due { turn, sync, apply, room, snapshots, checkpoint, witness } = process.node.due();
+        let mut steps: [Option<(Step, u64, u64)>; 5] = [None; 5];
         let under_way = &mut process.under_way;
         if turn && !under_way.turn {
             under_way.turn = true;
@@ -160,6 +142,10 @@ impl World {
         if snapshots && !under_way.snapshots {
             under_way.snapshots = true;
             steps[3] = Some((Step::Snapshots, MS, 20 * MS));
+        }
+        if witness && !under_way.witness {
+            under_way.witness = true;
+            steps[4] = Some((Step::Witness, MS, 20 * MS));
         }
         let packets = process.outbox.take();
         for (step, shortest, longest) in steps.into_iter().flatten() {
@@ -300,7 +286,9 @@ impl World {
         self.bury(id, |_| None);
         let removed =
             matches!(error, NodeError::Removed { .. }) || reason.contains("was removed from the cluster");
-        let forgot = matches!(error, NodeError::Forgot { .. }) || reason.contains("had acknowledged index");
+        let forgot = matches!(error, NodeError::Forgot { .. })
+            || reason.contains("had acknowledged index")
+            || reason.contains("on another data directory");
         let Some(member) = self.members.get_mut(&id) else { return };
         let probe = if removed {
             member.gone = Some(reason);
@@ -313,7 +301,8 @@ impl World {
             Probe::DamageFound
         } else if struck
             || member.rotten
-            || (member.full && NO_ROOM.iter().any(|words| reason.contains(words)))
+            // On a full disk it may not start; one that runs waits for room.
+            || (member.full && !started && NO_ROOM.iter().any(|words| reason.contains(words)))
         {
             let at = now + self.pace.range(500 * MS..3 * SECOND);
             self.schedule.push(at, Event::Restart { member: id });
@@ -376,6 +365,10 @@ fn run(process: &mut Process, step: Step) -> Result<(), NodeError> {
             process.under_way.checkpoint = false;
             process.node.checkpoint()
         }
+        Step::Witness => {
+            process.under_way.witness = false;
+            process.node.save_witness()
+        }
         Step::CheckpointDue => Ok(()),
     }
 }
@@ -390,6 +383,7 @@ impl Step {
             Self::Snapshots => 5,
             Self::Checkpoint => 6,
             Self::CheckpointDue => 7,
+            Self::Witness => 8,
         }
     }
 }
