@@ -121,7 +121,13 @@ fn a_member_with_a_damaged_page_raises_corrupt_serves_nobody_and_heals_by_itself
     cluster.check_agreement().unwrap();
     for node in cluster.running() {
         ledger.check(node.client()).unwrap();
-        assert_eq!(alarms(&client(&cluster, node.id())).unwrap(), [0; 0]);
+        // The leader hears of the repair with the next beat.
+        let client = client(&cluster, node.id());
+        until("no alarm", PATIENCE, || match alarms(&client)? {
+            corrupt if corrupt.is_empty() => Ok(()),
+            corrupt => Err(format!("{corrupt:?}").into()),
+        })
+        .unwrap();
         assert_ne!(is_healthy(&cluster, node.id()), Some(false));
     }
     // What took the tree's place is whole.

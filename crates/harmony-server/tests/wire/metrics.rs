@@ -7,7 +7,7 @@ use crate::served::Served;
 
 /// Every metric of etcd that is served, with its type and its labels in the order of their names. A counter has `_total` behind
 /// the name here. etcd's counters without that ending are gauges here, or they would get it.
-const METRICS: [(&str, &str, &[&str]); 51] = [
+const METRICS: [(&str, &str, &[&str]); 53] = [
     ("etcd_server_has_leader", "gauge", &[]),
     ("etcd_server_is_leader", "gauge", &[]),
     ("etcd_server_is_learner", "gauge", &[]),
@@ -46,7 +46,9 @@ const METRICS: [(&str, &str, &[&str]); 51] = [
     ("etcd_debugging_mvcc_slow_watcher_total", "gauge", &[]),
     ("etcd_debugging_mvcc_events_total", "counter", &[]),
     ("etcd_debugging_mvcc_pending_events_total", "gauge", &[]),
+    ("etcd_debugging_lease_granted_total", "counter", &[]),
     ("etcd_debugging_lease_renewed_total", "counter", &[]),
+    ("etcd_debugging_lease_revoked_total", "counter", &[]),
     ("etcd_debugging_server_lease_expired_total", "counter", &[]),
     ("etcd_debugging_server_alarms", "gauge", &["alarm_type", "server_id"]),
     ("grpc_server_started_total", "counter", &["grpc_method", "grpc_service", "grpc_type"]),
@@ -94,7 +96,10 @@ fn value(text: &str, metric: &str) -> f64 {
 
 #[tokio::test]
 async fn names_types_and_labels_are_etcds() {
-    let mut served = Served::start("quota-backend-bytes = 1000\nmax-learners = 2").await;
+    let mut served = Served::start(
+        "quota-backend-bytes = 1000\nmax-learners = 2\nlisten-peer-urls = 'http://127.0.0.1:0'",
+    )
+    .await;
     served.put("a", "1").await;
     // An alarm, a check, and a member that does not run, or their metrics have nothing to say.
     let large = vec![0_u8; 2000];
