@@ -5,7 +5,10 @@
 mod support;
 
 use std::path::Path;
+use std::sync::Arc;
 
+use harmony_node::Witness;
+use harmony_types::fake::fs::Crash;
 use harmony_types::{ConfChangeType, FileSystem as _, NodeError, Storage};
 use support::{Cluster, Disk, id, wait_for};
 
@@ -225,6 +228,25 @@ fn an_emptied_member_is_refused_by_one_that_never_heard_what_it_acknowledged() {
 #[test]
 fn an_emptied_member_is_refused_by_one_that_never_heard_what_it_acknowledged_over_tcp() {
     check_emptied_among_those_who_lag(true);
+}
+
+/// Nobody stops, and no checkpoint is due for long: a power loss costs a second of it at most.
+#[test]
+fn what_members_acknowledged_is_on_disk_once_it_is_told() {
+    let mut cluster = Cluster::new(3, false);
+    cluster.checkpoint_interval_ms = 3_600_000;
+    for number in 1..=3 {
+        cluster.start(number);
+    }
+    cluster.put_until_acknowledged(1, "a=1");
+    cluster.agree();
+    let commit = cluster.node(1).status().commit;
+    for number in 1..=3 {
+        wait_for("the file to be written", || {
+            let files = cluster.disks[&id(number)].files.crash_image(Crash::LoseUnsynced);
+            commit <= Witness::open(Arc::new(files) as _, "/node").unwrap().highest()
+        });
+    }
 }
 
 /// A quorum that cannot be lost by an address that is wrong.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use harmony_testkit::wait::{PATIENCE, until};
 use harmony_testkit::{Client, InProcessCluster, Ledger};
-use harmony_types::fake::fs::{CallKind, Crash, Fault};
+use harmony_types::fake::fs::{CallKind, Crash, ENOSPC, Fault};
 use harmony_types::txn::Put;
 use harmony_types::{Command, CommandKind, Entry, LogIndex, NodeError, NodeId, Storage, TestCluster};
 
@@ -111,6 +111,25 @@ fn a_follower_that_applied_an_entry_differently_serves_nobody_and_takes_the_othe
     cluster.kill_node(odd).unwrap();
     cluster.restart_node(odd).unwrap();
     cluster.check_agreement().unwrap();
+    cluster.stop().unwrap();
+}
+
+#[test]
+fn a_member_whose_disk_has_no_room_for_the_others_state_waits_for_it() {
+    let (mut cluster, ledger, leader, odd) = three_with_one_behind();
+    apply_differently(&cluster, leader, odd);
+    let disk = cluster.disk(odd).unwrap();
+    let growing = [CallKind::Open, CallKind::Write, CallKind::SetLen, CallKind::Allocate];
+    disk.inject(Fault::on(growing).on_path("tree.redb.new").errno(ENOSPC).lasting());
+    cluster.restart_node(odd).unwrap();
+    let waits = |expected| cluster.node(odd).unwrap().node().metrics().apply_waits.get() == expected;
+    wait_for("it waits for room", || waits(1));
+    // The others do not notice.
+    assert!(ledger.write_one(cluster.node(leader).unwrap()).unwrap());
+    assert_eq!(cluster.node(odd).unwrap().node().failure(), None);
+    cluster.disk(odd).unwrap().clear_faults();
+    check_repaired(&cluster, &ledger, odd);
+    assert!(waits(0));
     cluster.stop().unwrap();
 }
 

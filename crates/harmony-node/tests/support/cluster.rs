@@ -91,6 +91,7 @@ pub struct Cluster {
     /// Bytes kept for slow followers.
     pub log_keep_bytes: u64,
     pub election_timeout_ms: u64,
+    pub checkpoint_interval_ms: u64,
 }
 
 impl Cluster {
@@ -120,6 +121,7 @@ impl Cluster {
             log_keep_entries: 10_000,
             log_keep_bytes: 64 << 20,
             election_timeout_ms: 200,
+            checkpoint_interval_ms: harmony_types::limits::CHECKPOINT_INTERVAL_MS,
         }
     }
 
@@ -150,6 +152,7 @@ impl Cluster {
         let config = NodeConfig {
             heartbeat_interval_ms: 20,
             election_timeout_ms: self.election_timeout_ms,
+            checkpoint_interval_ms: self.checkpoint_interval_ms,
             log_keep_entries: self.log_keep_entries,
             log_keep_bytes: self.log_keep_bytes,
             ..NodeConfig::new(id(number), cluster)
