@@ -73,9 +73,9 @@ fn main() {
             commits as f64 / took.as_secs_f64()
         );
         // All are answered before the next row begins.
-        let mut waiting = clients as usize;
+        let mut waiting = clients;
         while waiting != 0 {
-            waiting -= answered.take().len();
+            waiting -= answered.take().len() as u64;
         }
     }
 }

@@ -147,7 +147,7 @@ fn put(number: u32) -> Bytes {
 
 /// Puts at an even pace for a phase, and says what the 99th of 100 took.
 fn phase(leader: &Node<UnifiedStorage>, clock: &SystemClock) -> Duration {
-    let times = Arc::new(Times { clock: clock.clone(), due: Mutex::default(), took: Mutex::default() });
+    let times = Arc::new(Times { clock: *clock, due: Mutex::default(), took: Mutex::default() });
     let began = clock.now();
     let mut number = 0;
     loop {
