@@ -5,10 +5,8 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use harmony_node::Witness;
-use harmony_types::fake::fs::Crash;
 use harmony_types::{ConfChangeType, FileSystem as _, NodeError, Storage};
 use support::{Cluster, Disk, id, wait_for};
 
@@ -230,7 +228,7 @@ fn an_emptied_member_is_refused_by_one_that_never_heard_what_it_acknowledged_ove
     check_emptied_among_those_who_lag(true);
 }
 
-/// Nobody stops, and no checkpoint is due for long: a power loss costs a second of it at most.
+/// Nobody stops, and no checkpoint is due for long: the end of the process costs a second of it at most.
 #[test]
 fn what_members_acknowledged_is_on_disk_once_it_is_told() {
     let mut cluster = Cluster::new(3, false);
@@ -243,8 +241,8 @@ fn what_members_acknowledged_is_on_disk_once_it_is_told() {
     let commit = cluster.node(1).status().commit;
     for number in 1..=3 {
         wait_for("the file to be written", || {
-            let files = cluster.disks[&id(number)].files.crash_image(Crash::LoseUnsynced);
-            commit <= Witness::open(Arc::new(files) as _, "/node").unwrap().highest()
+            let files = cluster.disks[&id(number)].copy().files;
+            commit <= Witness::open(files as _, "/node").unwrap().highest()
         });
     }
 }

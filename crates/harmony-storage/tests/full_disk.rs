@@ -125,7 +125,7 @@ fn live(life: &Life, free: u64, seed: Seed) -> usize {
 #[test]
 fn a_disk_that_is_full_in_the_middle_of_a_snapshot_leaves_what_was_there_and_takes_it_later() {
     let mut source = Store::new();
-    source.run_all((0..40).map(|number| put(&format!("k{number}"), &"v".repeat(3_000))));
+    source.run_all((0..8).map(|number| put(&format!("k{number}"), &"v".repeat(3_000))));
     let Snapshot { meta, data } = source.storage().create_snapshot().unwrap();
     let mut content = Vec::new();
     data.into_reader().read_to_end(&mut content).unwrap();

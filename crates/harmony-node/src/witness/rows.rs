@@ -50,12 +50,13 @@ impl RowsFile {
         })
     }
 
-    /// Puts these in the place of what it holds, durably.
+    /// Puts these in the place of what it holds, durably. The directory is made if it is not there.
     pub(super) fn write(&self, rows: &BTreeMap<NodeId, u64>) -> Result<(), StorageError> {
         let Self { files, dir, kind } = self;
         let bytes = encode(kind.magic, rows);
         let (path, new) = (dir.join(kind.name), dir.join(format!("{}.new", kind.name)));
         let written = || -> io::Result<()> {
+            files.create_dir_all(dir)?;
             let file = files.open(&new, OpenMode::Create)?;
             file.set_len(0)?;
             file.write_at(&bytes, 0)?;
