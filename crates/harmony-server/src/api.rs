@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod alarms;
 pub(crate) mod auth;
+mod auto_compaction;
 pub(crate) mod backup;
 mod candidate;
 pub(crate) mod cluster;

@@ -232,6 +232,9 @@ impl Server {
         };
         let mut tasks = api.tasks();
         tasks.push(Box::pin(verify::run(Arc::clone(&api))));
+        if let Some(keep) = config.auto_compaction {
+            tasks.push(Box::pin(Arc::clone(&api).compact_by_itself(keep)));
+        }
         tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));
         let network = match Network::start(doors, http2, tasks, DRAIN) {
             Ok(network) => network,
