@@ -15,6 +15,7 @@ use crate::bounds;
 use crate::core::event::{ApplyJob, Event, ReplyTo};
 use crate::core::members::membership_after;
 use crate::driver::{Shared, peers, reason_of};
+use crate::metrics;
 use crate::queue::Taken;
 use crate::waiter::{ReplyBatch, Waiter};
 
@@ -116,7 +117,9 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
                 }
                 Some(ApplyJob::Install { snapshot }) => {
                     let index = snapshot.meta.index;
+                    shared.metrics.snapshot_installing.set(1);
                     shared.storage.save_snapshot(snapshot)?;
+                    shared.metrics.snapshot_installing.set(0);
                     self.is_lost = false;
                     tracing::info!(%index, "snapshot installed");
                     members_changed(shared);
@@ -169,7 +172,11 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
     /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not. False when the disk has no
     /// room for what the state machine would have to write, and nothing was applied.
     fn apply<S: Storage<Outcome = T>>(&mut self, shared: &Shared<S>) -> Result<bool, NodeError> {
+        let began = shared.clock.now();
         let applied = apply(&*shared.storage, &self.batch.entries);
+        if metrics::SLOW_APPLY < shared.clock.now().saturating_sub(began) {
+            shared.metrics.slow_applies.add(1);
+        }
         if let Err(error) = &applied
             && error.is_disk_full()
         {

@@ -19,7 +19,8 @@ use crate::witness::Witness;
 use crate::{bounds, checkpointer, persist};
 
 /// Time between two checkpoints that a node makes by itself, and between two tries to apply what a full disk refused.
-pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(harmony_types::limits::CHECKPOINT_INTERVAL_MS);
+pub const CHECKPOINT_INTERVAL: Duration =
+    Duration::from_millis(harmony_types::limits::CHECKPOINT_INTERVAL_MS);
 /// See [`Due::room`].
 pub const APPLY_RETRY: Duration = Duration::from_millis(bounds::APPLY_RETRY_MS);
 

@@ -40,6 +40,7 @@ use crate::auth::Authenticator;
 use crate::net::Task;
 use crate::net::replies::Replies;
 use lease::KeptLeases;
+use maintenance::MaintenanceMetrics;
 use reads::Reads;
 use status::ApiError;
 use tokio::sync::{Notify, Semaphore};
@@ -86,7 +87,8 @@ pub(crate) struct Api {
     hears_peers: bool,
     outcomes: Arc<Replies<Outcome>>,
     changes: Arc<Replies<Membership>>,
-    reads: Arc<Reads>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) maintenance: Arc<MaintenanceMetrics>,
     /// Told when a write is refused for the quota.
     refused_for_quota: Notify,
     /// Places for backups.
@@ -118,6 +120,7 @@ impl Api {
             outcomes: Replies::new(),
             changes: Replies::new(),
             reads,
+            maintenance: Arc::default(),
             refused_for_quota: Notify::new(),
             backups: Arc::new(Semaphore::new(backup::BACKUPS_MAX)),
         }
