@@ -118,8 +118,9 @@ fn value(text: &str, metric: &str) -> f64 {
 
 #[tokio::test]
 async fn names_types_and_labels_are_etcds() {
-    let mut served =
-        Served::start("quota-backend-bytes = 1000\nmax-learners = 2\nmetrics = 'extensive'").await;
+    let options = "quota-backend-bytes = 1000\nmax-learners = 2\nmetrics = 'extensive'\n\
+                   listen-peer-urls = 'http://127.0.0.1:0'";
+    let mut served = Served::start(options).await;
     served.put("a", "1").await;
     // An alarm, a check, and a member that does not run, or their metrics have nothing to say.
     let large = vec![0_u8; 2000];
