@@ -117,7 +117,8 @@ fn leases_in_json_have_the_fields_that_etcdctl_prints() {
     }
     let cluster = kit::started(1);
     let at = At::first(&cluster);
-    let shapes = [(HARMONY, "--json"), ("etcdctl", "--write-out=json")].map(|(program, json)| {
+    let json = "--write-out=json";
+    let shapes = BOTH.map(|program| {
         let say = |args: &str| -> Value {
             serde_json::from_str(at.run(program, &format!("{args} {json}")).succeeds()).unwrap()
         };

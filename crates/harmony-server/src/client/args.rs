@@ -4,7 +4,7 @@
 use std::env;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::tls::TlsArgs;
 use super::{Client, ClientError, Credentials, Endpoint, Output};
@@ -12,6 +12,15 @@ use super::{Client, ClientError, Credentials, Endpoint, Output};
 const ENDPOINTS_DEFAULT: &str = "127.0.0.1:2379";
 const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// The formats of `etcdctl` that every command has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WriteOut {
+    /// Lines or a table, as the command has it
+    Simple,
+    /// JSON, keys and values in base64
+    Json,
+}
 
 /// Options of a client. All are optional here; [`ClientArgs::client`] fills in environment and defaults.
 #[derive(Args, Clone, Debug, Default)]
@@ -41,6 +50,10 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     json: bool,
 
+    /// How to print the answer: json is what --json is
+    #[arg(long, short = 'w', value_name = "FORMAT")]
+    write_out: Option<WriteOut>,
+
     /// Print keys and values as \xNN bytes
     #[arg(long)]
     hex: bool,
@@ -59,6 +72,7 @@ impl ClientArgs {
             user: self.user.or(earlier.user),
             password: self.password.or(earlier.password),
             json: self.json || earlier.json,
+            write_out: self.write_out.or(earlier.write_out),
             hex: self.hex || earlier.hex,
             tls: self.tls.or(earlier.tls),
         }
@@ -73,6 +87,7 @@ impl ClientArgs {
             (self.user.is_some(), "--user"),
             (self.password.is_some(), "--password"),
             (self.json, "--json"),
+            (self.write_out.is_some(), "--write-out"),
             (self.hex, "--hex"),
         ];
         let given = given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag));
@@ -104,7 +119,7 @@ impl ClientArgs {
 
     /// How to print.
     pub(crate) fn output(&self) -> Output {
-        Output { json: self.json, hex: self.hex }
+        Output { json: self.json || self.write_out == Some(WriteOut::Json), hex: self.hex }
     }
 }
 
