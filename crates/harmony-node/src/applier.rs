@@ -15,6 +15,7 @@ use crate::bounds;
 use crate::core::event::{ApplyJob, Event, ReplyTo};
 use crate::core::members::membership_after;
 use crate::driver::{Shared, peers, reason_of};
+use crate::metrics;
 use crate::queue::Taken;
 use crate::waiter::{ReplyBatch, Waiter};
 
@@ -118,7 +119,10 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
                     let index = snapshot.meta.index;
                     // Raft goes on with the snapshot or not at all: it is kept until there is room for it.
                     let kept = snapshot.again();
-                    match (shared.storage.save_snapshot(snapshot), kept) {
+                    shared.metrics.snapshot_installing.set(1);
+                    let saved = shared.storage.save_snapshot(snapshot);
+                    shared.metrics.snapshot_installing.set(0);
+                    match (saved, kept) {
                         (Err(error), Some(snapshot)) if error.is_disk_full() => {
                             self.jobs.push_front(ApplyJob::Install { snapshot });
                             self.wait_for_room(shared, &error);
@@ -179,7 +183,11 @@ impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
     /// Applies what is collected, answers, and only then tells raft: the clients wait, raft does not. False when the disk has no
     /// room for what the state machine would have to write, and nothing was applied.
     fn apply<S: Storage<Outcome = T>>(&mut self, shared: &Shared<S>) -> Result<bool, NodeError> {
+        let began = shared.clock.now();
         let applied = apply(&*shared.storage, &self.batch.entries);
+        if metrics::SLOW_APPLY < shared.clock.now().saturating_sub(began) {
+            shared.metrics.slow_applies.add(1);
+        }
         if let Err(error) = &applied
             && error.is_disk_full()
         {

@@ -196,6 +196,9 @@ fn run<S: Storage>(shared: &Shared<S>, mut core: Core<S>) -> Result<(), NodeErro
         // One beat after a stall, however long: a run of them would start an election.
         let now = shared.clock.now();
         if next_beat <= now {
+            if next_beat + beat <= now && shared.metrics.leader.get() == shared.config.id.get() {
+                shared.metrics.late_beats.add(1);
+            }
             inbox.push(Event::Tick);
             next_beat = now + beat;
         }

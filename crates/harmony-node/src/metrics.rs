@@ -10,6 +10,9 @@ use harmony_types::NodeId;
 pub const SYNC_BUCKETS_US: [u64; 14] =
     [50, 100, 250, 500, 1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 64_000, 128_000, 1_000_000, 8_000_000];
 
+/// What is slow for a batch of entries, as for one request in etcd.
+pub const SLOW_APPLY: Duration = Duration::from_millis(100);
+
 /// A number that only grows, or is set.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -163,6 +166,12 @@ pub struct NodeMetrics {
     pub snapshots_sent: Counter,
     /// Snapshots installed.
     pub snapshots_installed: Counter,
+    /// 1 while a snapshot takes the place of the state.
+    pub snapshot_installing: Counter,
+    /// Batches of entries whose apply took longer than [`SLOW_APPLY`].
+    pub slow_applies: Counter,
+    /// Beats of a leader that came an interval late or more: so did its heartbeats.
+    pub late_beats: Counter,
     /// Checkpoints of the state machine.
     pub checkpoints: Counter,
     /// How long they took.

@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod alarms;
 pub(crate) mod auth;
+mod auto_compaction;
 pub(crate) mod backup;
 mod candidate;
 pub(crate) mod cluster;
@@ -39,6 +40,7 @@ use crate::auth::Authenticator;
 use crate::net::Task;
 use crate::net::replies::Replies;
 use lease::KeptLeases;
+use maintenance::MaintenanceMetrics;
 use reads::Reads;
 use status::ApiError;
 use tokio::sync::{Notify, Semaphore};
@@ -85,7 +87,8 @@ pub(crate) struct Api {
     hears_peers: bool,
     outcomes: Arc<Replies<Outcome>>,
     changes: Arc<Replies<Membership>>,
-    reads: Arc<Reads>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) maintenance: Arc<MaintenanceMetrics>,
     /// Told when a write is refused for the quota.
     refused_for_quota: Notify,
     /// Places for backups.
@@ -117,6 +120,7 @@ impl Api {
             outcomes: Replies::new(),
             changes: Replies::new(),
             reads,
+            maintenance: Arc::default(),
             refused_for_quota: Notify::new(),
             backups: Arc::new(Semaphore::new(backup::BACKUPS_MAX)),
         }

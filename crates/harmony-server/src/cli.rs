@@ -6,12 +6,16 @@ mod bench;
 mod completion;
 mod db;
 mod del;
+mod elect;
 mod get;
 mod keys;
+mod lease;
+mod lock;
 mod members;
 mod put;
 mod role;
 pub(crate) mod serve;
+mod signals;
 mod snapshot;
 mod status;
 mod txn;
@@ -53,6 +57,12 @@ enum Command {
     Watch(watch::WatchArgs),
     /// Run a transaction from standard input.
     Txn(txn::TxnArgs),
+    /// Manage leases: keys that go by themselves.
+    Lease(lease::LeaseArgs),
+    /// Hold a lock, while a command runs or until interrupted.
+    Lock(lock::LockArgs),
+    /// Take part in an election, or tell who leads.
+    Elect(elect::ElectArgs),
     /// Show what each endpoint says of itself.
     Status(status::StatusArgs),
     /// Show the members of the cluster, or change them.
@@ -102,6 +112,9 @@ impl Cli {
             Command::Del(args) => del::run(args, early),
             Command::Watch(args) => watch::run(args, early),
             Command::Txn(args) => txn::run(args, early),
+            Command::Lease(args) => lease::run(args, early),
+            Command::Lock(args) => lock::run(args, early),
+            Command::Elect(args) => elect::run(args, early),
             Command::Status(args) => status::run(args, early),
             Command::Members(args) => members::run(args, early),
             Command::Auth(args) => auth::run(args, early),

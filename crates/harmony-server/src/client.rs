@@ -1,7 +1,7 @@
 //! A small client of any etcd-compatible endpoint, for the command line: options, connecting, and who may be asked twice.
 //!
-//! Reading order: [`args`] (the options every client command has), [`endpoint`], this file (connect and call), [`login`], then
-//! [`tls`], what the commands print: [`output`], [`json`], [`table`].
+//! Reading order: [`args`] (the options every client command has), [`endpoint`], this file (connect and call), [`login`], [`tls`],
+//! [`session`], then what the commands print: [`output`], [`json`], [`table`].
 
 pub(crate) mod args;
 pub(crate) mod endpoint;
@@ -9,6 +9,7 @@ pub(crate) mod error;
 pub(crate) mod json;
 pub(crate) mod login;
 pub(crate) mod output;
+pub(crate) mod session;
 pub(crate) mod table;
 mod tls;
 
@@ -21,14 +22,20 @@ use tonic::{Code, Response, Status};
 use crate::proto::etcdserverpb::auth_client::AuthClient;
 use crate::proto::etcdserverpb::cluster_client::ClusterClient;
 use crate::proto::etcdserverpb::kv_client::KvClient;
+use crate::proto::etcdserverpb::lease_client::LeaseClient;
 use crate::proto::etcdserverpb::maintenance_client::MaintenanceClient;
 use crate::proto::etcdserverpb::watch_client::WatchClient;
+use crate::proto::v3electionpb::election_client::ElectionClient;
+use crate::proto::v3lockpb::lock_client::LockClient;
 
 pub(crate) use args::ClientArgs;
 pub(crate) use endpoint::Endpoint;
 pub(crate) use error::ClientError;
 pub(crate) use login::Credentials;
 pub(crate) use output::Output;
+
+/// Rest before an endpoint is asked again.
+pub(crate) const RESUME_PAUSE: Duration = Duration::from_millis(100);
 
 /// The endpoints of one cluster and how long to wait for them.
 #[derive(Clone, Debug)]
@@ -133,6 +140,24 @@ impl Client {
         Err(last.unwrap_or(ClientError::Unreachable(unreachable.join("; "))))
     }
 
+    /// Makes a call whose answer may take as long as it likes, and that may be made twice: it is made again, at any
+    /// endpoint, until one answers it.
+    ///
+    /// # Errors
+    /// The refusal of an endpoint that would not be another's.
+    pub(crate) async fn wait<T>(
+        &self,
+        call: impl AsyncFn(Connection) -> Result<Response<T>, Status>,
+    ) -> Result<T, ClientError> {
+        let patient = Self { command_timeout: Duration::MAX, ..self.clone() };
+        loop {
+            match patient.read(&call).await {
+                Err(error) if error.may_pass() => tokio::time::sleep(RESUME_PAUSE).await,
+                done => return done,
+            }
+        }
+    }
+
     /// A connection, or the reason why there is none in words.
     async fn connect(&self, endpoint: &Endpoint) -> Result<Channel, String> {
         match tokio::time::timeout(self.dial_timeout, endpoint.channel()).await {
@@ -168,6 +193,11 @@ impl ClientError {
             Self::Timeout { .. } | Self::Lost { .. } | Self::Refused { code: Code::Unavailable, .. }
         )
     }
+
+    /// Whether the same call may be answered later.
+    fn may_pass(&self) -> bool {
+        self.another_may_answer() || matches!(self, Self::Unreachable(_))
+    }
 }
 
 /// The KV service over a connection, with no limit on the size of an answer: the user asked for it.
@@ -178,6 +208,21 @@ pub(crate) fn kv(connection: Connection) -> KvClient<Connection> {
 /// The watch service over a connection, with no limit on the size of a response.
 pub(crate) fn watch(connection: Connection) -> WatchClient<Connection> {
     WatchClient::new(connection).max_decoding_message_size(usize::MAX)
+}
+
+/// The lease service over a connection.
+pub(crate) fn lease(connection: Connection) -> LeaseClient<Connection> {
+    LeaseClient::new(connection)
+}
+
+/// The lock service over a connection.
+pub(crate) fn lock(connection: Connection) -> LockClient<Connection> {
+    LockClient::new(connection)
+}
+
+/// The election service over a connection.
+pub(crate) fn election(connection: Connection) -> ElectionClient<Connection> {
+    ElectionClient::new(connection)
 }
 
 /// The maintenance service over a connection.

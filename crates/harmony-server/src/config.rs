@@ -1,6 +1,7 @@
 //! The server's configuration: options with defaults filled in and every rule checked, before anything is touched.
 
 mod auth;
+mod compaction;
 #[cfg(test)]
 mod flag_table;
 pub(crate) mod foreign;
@@ -18,6 +19,7 @@ use harmony_types::config::ConfigError;
 use harmony_types::limits;
 
 pub use auth::{AuthConfig, JwtConfig, TokenConfig};
+pub use compaction::AutoCompaction;
 pub use options::Options;
 pub use url::Url;
 
@@ -96,6 +98,10 @@ pub struct Config {
     pub auth: AuthConfig,
     /// Between two notices of progress to a watch that sees no event.
     pub watch_progress_interval: Duration,
+    /// What is kept when history is compacted without being asked; `None`: it is not.
+    pub auto_compaction: Option<AutoCompaction>,
+    /// Count how long calls take.
+    pub extensive_metrics: bool,
     /// Serve the JSON gateway.
     pub json_gateway: bool,
     /// Requests under way on one connection.
@@ -212,6 +218,11 @@ impl Config {
                 WATCH_PROGRESS_INTERVAL,
                 WATCH_PROGRESS_INTERVAL_MIN,
             ),
+            auto_compaction: check.auto_compaction(
+                options.auto_compaction_mode.as_deref(),
+                options.auto_compaction_retention.as_deref(),
+            ),
+            extensive_metrics: check.extensive_metrics(options.metrics.as_deref()),
             json_gateway: options.enable_grpc_gateway.unwrap_or(true),
             streams_max: check.streams_max(options.max_concurrent_streams),
             keep_alive_interval: check.duration(
@@ -485,6 +496,17 @@ impl Check {
             Some(other) => {
                 self.mistake("log-level", format!("is {other:?}: use error, warn, info, debug or trace"));
                 tracing::Level::INFO
+            }
+        }
+    }
+
+    fn extensive_metrics(&mut self, given: Option<&str>) -> bool {
+        match given {
+            None | Some("basic") => false,
+            Some("extensive") => true,
+            Some(other) => {
+                self.mistake("metrics", format!("is {other:?}: use basic or extensive"));
+                false
             }
         }
     }

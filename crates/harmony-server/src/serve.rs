@@ -184,7 +184,7 @@ impl Server {
         let place = Place::of(config, &data_dir, &clock)?;
         let ids = place.ids;
         let auth = Authenticator::new(&config.auth, ids.cluster, Arc::new(clock))?;
-        let (storage, filler) = open_storage(config, &data_dir, ids, clock)?;
+        let (storage, wal, filler) = open_storage(config, &data_dir, ids, clock)?;
         if storage.membership() == Membership::default() {
             let first = place.first_members(config, &clock)?;
             storage.bootstrap(&first).map_err(|source| refusal::of(data_dir.path(), source))?;
@@ -207,13 +207,14 @@ impl Server {
         };
         let beside = Beside { watches, leases, hears_peers: !config.listen_peer.is_empty() };
         let api = Arc::new(Api::new(node, storage, ids.cluster, ids.member, limits, auth, beside));
-        let counters = Arc::new(Counters::default());
+        let counters = Arc::new(Counters::new(config.extensive_metrics));
         let asked = Arc::new(HealthMetrics::default());
         let metrics = Arc::new(Metrics::new(
             Arc::clone(&api),
             Arc::clone(&transport),
             Arc::clone(&counters),
             Arc::clone(&asked),
+            wal,
         ));
         let services = Services::new(&api, counters);
         let gateway = match config.json_gateway {
@@ -232,6 +233,9 @@ impl Server {
         };
         let mut tasks = api.tasks();
         tasks.push(Box::pin(verify::run(Arc::clone(&api))));
+        if let Some(keep) = config.auto_compaction {
+            tasks.push(Box::pin(Arc::clone(&api).compact_by_itself(keep)));
+        }
         tasks.push(Box::pin(publish(Arc::clone(&api), own_member(config, ids.member))));
         let network = match Network::start(doors, http2, tasks, DRAIN) {
             Ok(network) => network,
@@ -380,7 +384,7 @@ fn open_storage(
     data_dir: &DataDir,
     ids: Ids,
     clock: SystemClock,
-) -> Result<(Arc<UnifiedStorage>, Filler), ServeError> {
+) -> Result<(Arc<UnifiedStorage>, Arc<FileWal>, Filler), ServeError> {
     let options = StorageConfig {
         wal: WalConfig {
             identity: ids.identity(),
@@ -395,10 +399,12 @@ fn open_storage(
         .map_err(StorageError::from)
         .and_then(|wal| {
             let filler = wal.fill_ahead(Arc::new(clock))?;
-            Ok((UnifiedStorage::with_wal(fs, Arc::new(wal), &data_dir.tree(), options)?, filler))
+            let wal = Arc::new(wal);
+            let storage = UnifiedStorage::with_wal(fs, Arc::clone(&wal) as _, &data_dir.tree(), options)?;
+            Ok((storage, wal, filler))
         });
     match opened {
-        Ok((storage, filler)) => Ok((Arc::new(storage), filler)),
+        Ok((storage, wal, filler)) => Ok((Arc::new(storage), wal, filler)),
         Err(source) => Err(refusal::of(data_dir.path(), source)),
     }
 }

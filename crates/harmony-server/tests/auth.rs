@@ -49,6 +49,44 @@ impl Etcdctl {
     }
 }
 
+/// Who may write `a/`, and read `b` as well, against root and nobody.
+fn leases(etcdctl: &mut Etcdctl, root: &str, alice: &str) {
+    const NOBODY: &str = "etcdserver: user name is empty";
+    let said = etcdctl.run(alice, "lease grant 600");
+    let id = said.succeeds().split_whitespace().nth(1).expect("an id").to_owned();
+    let with = |args: &str| args.replace("ID", &id);
+    let left = |etcdctl: &mut Etcdctl, keys: &str| {
+        let said = etcdctl.run(alice, &with("lease timetolive ID --keys"));
+        assert!(said.succeeds().ends_with(&format!("attached keys([{keys}])\n")), "{said:?}");
+    };
+    let denied = |etcdctl: &mut Etcdctl, user: &str, args: &str, error: &str| {
+        let said = etcdctl.run(user, &with(args));
+        assert!(said.code != Some(0) && said.err.contains(error), "{args}: {said:?}");
+    };
+    for args in ["grant 600", "timetolive ID", "keep-alive --once ID", "list", "revoke ID"] {
+        denied(etcdctl, "", &format!("lease {args}"), NOBODY);
+    }
+    etcdctl.run(alice, &with("put a/3 x --lease=ID")).prints("OK\n");
+    etcdctl.run(root, &with("put b y --lease=ID")).prints("OK\n");
+    left(etcdctl, "a/3 b");
+    let kept = with("lease ID keepalived with TTL(600)\n");
+    etcdctl.run(alice, &with("lease keep-alive --once ID")).prints(&kept);
+    etcdctl.run(alice, "lease list").succeeds();
+    // What would delete a key that alice may not write.
+    denied(etcdctl, alice, "put a/4 x --lease=ID", DENIED);
+    denied(etcdctl, alice, "lease revoke ID", DENIED);
+    etcdctl.run(root, &with("put c z --lease=ID")).prints("OK\n");
+    // What would tell of a key that alice may not read.
+    denied(etcdctl, alice, "lease timetolive ID --keys", DENIED);
+    denied(etcdctl, alice, "lease list", DENIED);
+    etcdctl.run(alice, &with("lease timetolive ID")).succeeds();
+    etcdctl.run(root, "put b y").prints("OK\n");
+    etcdctl.run(root, "del c").prints("1\n");
+    left(etcdctl, "a/3");
+    etcdctl.run(alice, &with("lease revoke ID")).prints(&with("lease ID revoked\n"));
+    etcdctl.run(alice, "get a/3").prints("");
+}
+
 #[test]
 fn etcdctl_manages_users_and_roles_at_any_endpoint() {
     if std::process::Command::new("etcdctl").arg("version").output().is_err() {
@@ -91,6 +129,7 @@ fn etcdctl_manages_users_and_roles_at_any_endpoint() {
     let said = etcdctl.input(ALICE, "txn", txn);
     assert!(said.err.contains("Error: etcdserver: permission denied"), "{said:?}");
     etcdctl.input(ALICE, "txn", &txn.replace("put c never", "get b")).prints("SUCCESS\n\nOK\n");
+    leases(&mut etcdctl, ROOT, ALICE);
     etcdctl.refused(ALICE, "compaction 2", "etcdserver: permission denied");
     etcdctl.refused(ALICE, "user list", "etcdserver: permission denied");
 

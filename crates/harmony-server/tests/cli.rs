@@ -41,6 +41,11 @@ fn wrong_command_lines_exit_with_2_and_say_what_was_meant() {
     check("put k v --ignore-value", &["--ignore-value keeps the value: give the key alone"]);
     check("put k -v", &["unexpected argument '-v' found", "to pass '-v' as a value, use '-- -v'"]);
     check("del", &["<KEY>"]);
+    check("lease grant x", &["invalid value 'x' for '<TTL>'"]);
+    check("lease revoke zz", &["a lease id is a hexadecimal number"]);
+    check("lock", &["<NAME>"]);
+    check("lease list -w fields", &["invalid value 'fields' for '--write-out <FORMAT>'", "simple, json"]);
+    check("elect e", &["<VALUE>"]);
     check("get k --command-timeout 5", &["\"5\" is no duration, expected one like 500ms, 5s, 1m"]);
     check("get k --endpoints localhost", &["endpoint \"localhost\": expected host:port"]);
     check("get k --endpoints https://a:1 --cert c", &["--cert needs --key"]);

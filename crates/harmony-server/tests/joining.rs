@@ -10,13 +10,15 @@ use harmony_server::proto::etcdserverpb as pb;
 use harmony_testkit::Client;
 use harmony_testkit::wait::{PATIENCE, until};
 use harmony_types::TestCluster;
-use joiner::{does_not_start, flags, members, start};
+use joiner::{does_not_start, flags, members, start, variables};
 use kit::GrpcClient;
 use kit::members::{add, client, free_url, list, promote, refused, remove, votes, wait_for};
-use process::Running;
-use program::{HARMONY, run};
+use pb::watch_client::WatchClient;
+use process::{Running, harmony};
+use program::{HARMONY, Said, etcdctl_is_there, run};
 use rustix::process::Signal;
 use tonic::Code;
+use tonic::codegen::tokio_stream;
 
 #[test]
 fn a_member_joins_votes_is_removed_and_comes_back_under_a_new_id() {
@@ -141,6 +143,11 @@ fn a_learner_serves_what_it_holds_until_it_is_promoted() {
     refused(of_two.kv(async |kv| kv.range(get).await), Code::FailedPrecondition, LEARNER);
     let members = pb::MemberListRequest::default();
     refused(of_two.cluster(async |it| it.member_list(members).await), Code::FailedPrecondition, LEARNER);
+    // A stream that its client keeps open is refused at once, too.
+    let watch = of_two.run(async |channel| {
+        WatchClient::new(channel).watch(tokio_stream::pending::<pb::WatchRequest>()).await.map(drop)
+    });
+    refused(watch, Code::FailedPrecondition, LEARNER);
     let hash = pb::HashKvRequest { revision: 0 };
     refused(of_two.maintenance(async |it| it.hash_kv(hash).await), Code::FailedPrecondition, LEARNER);
 
@@ -148,6 +155,34 @@ fn a_learner_serves_what_it_holds_until_it_is_promoted() {
     refused(promote(&through, id), Code::FailedPrecondition, "can only promote a learner member");
     until("a put through the new voter", PATIENCE, || of_two.put(b"k", b"w")).unwrap();
     assert_eq!(through.get(b"k").unwrap().unwrap().value, b"w".as_slice());
+}
+
+/// The lines as they are printed, set as the environment of a server.
+#[test]
+fn a_member_joins_with_what_member_add_printed_as_its_environment() {
+    let cluster = kit::started(3);
+    let through = client(&cluster);
+    let join = |name: &str, said: &Said| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut command =
+            harmony(dir.path(), &["--listen-client-urls", "http://127.0.0.1:0", "--log-format", "json"]);
+        for (variable, value) in variables(said) {
+            command.env(format!("ETCD_{variable}"), value);
+        }
+        let joined = Running::spawn(command);
+        wait_for(&through, "it to vote", |members| votes(members, name));
+        let put = || GrpcClient::new(&joined.address)?.put(name.as_bytes(), b"v");
+        until("a put through it", PATIENCE, put).unwrap();
+        (dir, joined)
+    };
+    let _four = join("n4", &members(&cluster, &["add", "n4", "--peer-urls", &free_url()]));
+    if etcdctl_is_there() {
+        let endpoint = format!("--endpoints={}", cluster.running().next().unwrap().endpoint());
+        let urls = format!("--peer-urls={}", free_url());
+        let said = run("etcdctl", [endpoint.as_str(), "member", "add", "n5", &urls], "");
+        let _five = join("n5", &said);
+        assert_eq!(through.get(b"n5").unwrap().unwrap().value, b"v".as_slice());
+    }
 }
 
 #[test]

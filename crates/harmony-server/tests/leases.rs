@@ -324,3 +324,33 @@ fn many_leases_that_end_at_once_all_end_though_their_leader_is_killed_amid_it() 
     }
     check(&cluster, &ledger);
 }
+
+#[test]
+fn a_stream_of_renewals_goes_on_while_the_leader_is_killed() {
+    const TTL: i64 = 60;
+    let (mut cluster, ledger) = (started(3), Ledger::new());
+    let leader = cluster.leader().unwrap();
+    let through = at(&cluster, cluster.other(leader).id());
+    grant(&through, 7, TTL).unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(1);
+    let renew = || sender.try_send(pb::LeaseKeepAliveRequest { id: 7 }).unwrap();
+    renew();
+    let open = async |channel| {
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        LeaseClient::new(channel).lease_keep_alive(requests).await.unwrap().into_inner()
+    };
+    let mut answers = through.run(open);
+    assert_eq!(through.next(&mut answers).unwrap().unwrap().ttl, TTL);
+    cluster.kill_node(leader).unwrap();
+    for _ in 0..3 {
+        renew();
+        // The first of them waits for the next leader.
+        let answer = through.next(&mut answers).unwrap().unwrap();
+        assert_eq!((answer.id, answer.ttl), (7, TTL));
+    }
+    cluster.restart_node(leader).unwrap();
+    renew();
+    assert_eq!(through.next(&mut answers).unwrap().unwrap().ttl, TTL);
+    assert!(ledger.write_one(&through).unwrap());
+    check(&cluster, &ledger);
+}

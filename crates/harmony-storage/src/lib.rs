@@ -41,7 +41,7 @@
 //!
 //! Reading order: `unified` (the type that joins both halves) and `recovery`; `apply`, `prefetch`, `batch`, `mvcc`, `lease`,
 //! `alarm` and `auth` (what commands do); `view`, `views` and `storage_view`, `reads`, `events` and
-//! `observers`; `tree` with its record
+//! `observers`, `op_counts`; `tree` with its record
 //! format and its pages; `room` and `reserve` (a full disk); `snapshot` and `canonical`; `new_tree` and `rebuild`.
 
 mod alarm;
@@ -58,6 +58,7 @@ mod memory;
 mod mvcc;
 mod new_tree;
 mod observers;
+mod op_counts;
 mod prefetch;
 mod reads;
 mod rebuild;
@@ -80,6 +81,7 @@ pub use harmony_types::StorageError;
 pub use harmony_types::config::StorageConfig;
 pub use harmony_types::history::{Events, EventsRequest, HistoryPosition};
 pub use mvcc::hash::HashKv;
+pub use op_counts::OpCounts;
 pub use reads::{AppliedHash, RangeResult};
 pub use rebuild::{Rebuild, RebuildStep, Rebuilt};
 pub use snapshot::inspect::{SnapshotSummary, inspect_snapshot};

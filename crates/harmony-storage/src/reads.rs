@@ -7,6 +7,7 @@ use harmony_types::{KeyValue, LogIndex, Outcome, OutcomeKind, Refusal, Revision,
 use crate::batch::Batch;
 use crate::mvcc::hash::{self, HashKv};
 use crate::mvcc::{At, OpError, range, txn};
+use crate::op_counts::OpCounts;
 use crate::tree::meta::Progress;
 use crate::unified::UnifiedStorage;
 
@@ -35,6 +36,7 @@ impl UnifiedStorage {
     /// [`StorageError::Compacted`], [`StorageError::FutureRevision`]; [`StorageError::CrcMismatch`] and the like: nothing
     /// damaged is handed out.
     pub fn range(&self, request: &Range) -> Result<RangeResult, StorageError> {
+        self.ops.read();
         if request.revision <= 0 && request.range().is_single() {
             self.check_open()?;
             let (progress, newest) = self.memory().newest(&request.key)?;
@@ -78,13 +80,22 @@ impl UnifiedStorage {
         let progress = batch.progress;
         let revision = progress.revision.as_i64();
         match txn::txn(&mut batch, request) {
-            Ok(outcome) => Ok(Outcome { revision, kind: Some(OutcomeKind::Txn(outcome)) }),
+            Ok(outcome) => {
+                let outcome = Outcome { revision, kind: Some(OutcomeKind::Txn(outcome)) };
+                self.ops.ran(std::slice::from_ref(&outcome));
+                Ok(outcome)
+            }
             Err(OpError::Refused(Refusal::Invalid)) => Err(invalid("it breaks a rule of transactions")),
             Err(OpError::Refused(refusal)) => {
                 Err(refused(refusal, bad_revision(request, &progress), &progress))
             }
             Err(OpError::Failed(error)) => Err(error),
         }
+    }
+
+    /// How many operations ran since this was opened.
+    pub fn op_counts(&self) -> OpCounts {
+        self.ops.get()
     }
 
     /// The newest revision.

@@ -19,6 +19,7 @@ use crate::memory::{Memory, Published};
 use crate::mvcc::compact;
 use crate::new_tree::NewTree;
 use crate::observers::Observers;
+use crate::op_counts::OpCounters;
 use crate::rebuild::Rebuilds;
 use crate::recovery;
 use crate::room::{Effort, Room};
@@ -53,6 +54,7 @@ pub struct UnifiedStorage {
     room: Room,
     pub(crate) rebuilds: Rebuilds,
     pub(crate) observers: Observers,
+    pub(crate) ops: OpCounters,
     applying: Mutex<()>,
     /// Held during I/O on purpose: the tree has a single writer.
     writer: Mutex<()>,
@@ -131,6 +133,7 @@ impl UnifiedStorage {
             tree: ArcSwap::from_pointee(tree),
             rebuilds: Rebuilds::default(),
             observers: Observers::default(),
+            ops: OpCounters::default(),
             applying: Mutex::new(()),
             writer: Mutex::new(()),
             next_writer: Mutex::new(()),

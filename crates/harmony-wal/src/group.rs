@@ -96,6 +96,7 @@ impl FileWal {
         drop(state);
 
         let result = writer.write(&batch, upto, sync);
+        let bytes = batch.bytes.len() as u64;
         batch.clear(2 * PENDING_BYTES_MAX);
 
         let mut state = self.state();
@@ -109,6 +110,7 @@ impl FileWal {
             Ok(made) => {
                 state.segments.extend(made);
                 state.written = upto;
+                state.written_bytes += bytes;
                 if sync {
                     state.encoder.durable = upto;
                 }

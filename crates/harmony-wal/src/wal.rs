@@ -66,6 +66,8 @@ pub(crate) struct State {
     pub(crate) disk_bytes: u64,
     /// Everything before it is in the files.
     pub(crate) written: WalOffset,
+    /// Bytes handed to the files since the log was opened.
+    pub(crate) written_bytes: u64,
     /// Gone while a thread does I/O.
     pub(crate) writer: Option<Box<Writer>>,
     pub(crate) turns: Turns,
@@ -190,6 +192,13 @@ impl FileWal {
         self.state().disk_bytes + self.spares.bytes()
     }
 
+    /// Bytes of records and of what stands around them that were written since the log was opened. Not counted: zeros ahead of
+    /// them, and parts of blocks that are written again.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.state().written_bytes
+    }
+
     /// Refuses records with these payloads when they are too large, or would go over the quota or what the disk has.
     fn check_room(
         &self,
@@ -254,6 +263,7 @@ impl State {
             disk_bytes: segments.values().map(|segment| segment.bytes).sum(),
             segments,
             written: scan.end,
+            written_bytes: 0,
             writer: Some(Box::new(writer)),
             spare: Pending::default(),
             turns: Turns::default(),

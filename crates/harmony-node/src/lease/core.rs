@@ -213,6 +213,7 @@ impl Core {
         match change {
             LeaseChange::Granted { id, ttl_s } => {
                 self.metrics.granted.add(1);
+                self.metrics.ttls.record(Duration::from_secs(u64::try_from(ttl_s).unwrap_or(0)));
                 self.remove(id, actions);
                 self.add(Lease { id, ttl_s, remaining_ttl_s: 0 }, now, true);
             }

@@ -16,7 +16,7 @@ use harmony_types::{
 use super::core::{Actions, Core, Proposal};
 use super::forward::{Asker, PeerAnswers};
 use super::host::{LeaseHost, LeasePeers};
-use crate::metrics::Counter;
+use crate::metrics::{Counter, Histogram};
 use crate::node::boot_nonce;
 use crate::queue::{Mailbox, Taken};
 use crate::waiter::{ReplyBatch, ReplySink, Waiter};
@@ -78,13 +78,26 @@ impl LeaseOptions {
     }
 }
 
+/// Upper bounds of the buckets for TTLs, as etcd's: 1 s, doubled up to 97 days; microseconds.
+const TTL_BUCKETS_US: [u64; 24] = {
+    let mut bounds = [1_000_000; 24];
+    let mut at = 1;
+    while at < bounds.len() {
+        bounds[at] = 2 * bounds[at - 1];
+        at += 1;
+    }
+    bounds
+};
+
 /// What a keeper counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct LeaseMetrics {
     /// Leases now.
     pub leases: Counter,
     /// Leases that this member saw granted.
     pub granted: Counter,
+    /// The TTLs of those.
+    pub ttls: Histogram,
     /// Leases that this member saw go.
     pub revoked: Counter,
     /// Renewals answered with a TTL.
@@ -95,6 +108,21 @@ pub struct LeaseMetrics {
     pub expired_waiting: Counter,
     /// Leases of which the log was told what is left.
     pub checkpointed: Counter,
+}
+
+impl Default for LeaseMetrics {
+    fn default() -> Self {
+        Self {
+            leases: Counter::default(),
+            granted: Counter::default(),
+            ttls: Histogram::new(&TTL_BUCKETS_US),
+            revoked: Counter::default(),
+            renewed: Counter::default(),
+            expired: Counter::default(),
+            expired_waiting: Counter::default(),
+            checkpointed: Counter::default(),
+        }
+    }
 }
 
 /// Counts the time of leases; see the module [`crate::lease`]. A cheap handle: clones speak of the same keeper.

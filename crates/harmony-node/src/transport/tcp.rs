@@ -351,9 +351,12 @@ impl Transport for TcpTransport {
         let work = move || {
             // Reading the state must not hold up those who use it.
             harmony_wal::work_in_background();
+            let began = wires.clock.now();
+            peer.metrics.snapshots_begun.add(1);
             let result = snapshot::send(&wires, &peer, announcement, snapshot);
             match &result {
                 Ok(()) => {
+                    peer.metrics.snapshot_send_times.record(wires.clock.now().saturating_sub(began));
                     peer.metrics.snapshots_sent.add(1);
                     tracing::info!(%to, "snapshot sent");
                 }
@@ -586,8 +589,11 @@ fn take_snapshot(from: NodeId, stream: PeerStream, wires: &Arc<Wires>) -> io::Re
     let wires = Arc::clone(wires);
     let work = move || {
         let metrics = wires.traffic.of(from);
+        let began = wires.clock.now();
+        metrics.snapshots_arriving.add(1);
         match snapshot::receive(&wires, from, stream) {
             Ok(()) => {
+                metrics.snapshot_receive_times.record(wires.clock.now().saturating_sub(began));
                 metrics.snapshots_received.add(1);
                 tracing::info!(%from, "snapshot received");
             }

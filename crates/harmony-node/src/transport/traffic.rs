@@ -13,6 +13,10 @@ const ROUND_TRIP_BUCKETS_US: [u64; 16] = [
     1_638_400, 3_276_800,
 ];
 
+/// Upper bounds of the buckets for snapshots, microseconds, as etcd's.
+const SNAPSHOT_BUCKETS_US: [u64; 10] =
+    [100_000, 200_000, 400_000, 800_000, 1_600_000, 3_200_000, 6_400_000, 12_800_000, 25_600_000, 51_200_000];
+
 /// What a transport counts for one peer.
 #[derive(Debug)]
 pub struct PeerMetrics {
@@ -29,10 +33,18 @@ pub struct PeerMetrics {
     /// From a question to the peer's transport to its answer, once a second while connected. What waits to be sent is in
     /// front of the question.
     pub round_trips: Histogram,
+    /// Snapshots for it that were begun.
+    pub snapshots_begun: Counter,
+    /// How long those took that it has taken.
+    pub snapshot_send_times: Histogram,
     /// Snapshots that it has taken.
     pub snapshots_sent: Counter,
     /// Snapshots that it has not.
     pub snapshots_failed: Counter,
+    /// Snapshots from it that were begun.
+    pub snapshots_arriving: Counter,
+    /// How long those took that were taken from it.
+    pub snapshot_receive_times: Histogram,
     /// Snapshots taken from it.
     pub snapshots_received: Counter,
     /// Snapshots from it that did not arrive whole, or were not wanted.
@@ -48,8 +60,12 @@ impl Default for PeerMetrics {
             disconnects: Counter::default(),
             connected: Counter::default(),
             round_trips: Histogram::new(&ROUND_TRIP_BUCKETS_US),
+            snapshots_begun: Counter::default(),
+            snapshot_send_times: Histogram::new(&SNAPSHOT_BUCKETS_US),
             snapshots_sent: Counter::default(),
             snapshots_failed: Counter::default(),
+            snapshots_arriving: Counter::default(),
+            snapshot_receive_times: Histogram::new(&SNAPSHOT_BUCKETS_US),
             snapshots_received: Counter::default(),
             snapshots_refused: Counter::default(),
         }

@@ -4,13 +4,16 @@
 //! save` takes for whole.
 
 use std::io::Read;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use harmony_types::{Storage as _, StorageError};
+use harmony_node::SystemClock;
+use harmony_types::{Clock as _, Storage as _, StorageError};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::Api;
+use super::maintenance::MaintenanceMetrics;
 use super::status::ApiError;
 use crate::proto::etcdserverpb as pb;
 use crate::version;
@@ -45,6 +48,7 @@ impl Api {
             sent: 0,
             hash: Sha256::new(),
             sender,
+            metrics: Arc::clone(&self.maintenance),
             _place: place,
         };
         let started = std::thread::Builder::new().name("harmony-backup".to_owned()).spawn(|| backup.run());
@@ -65,20 +69,26 @@ struct Backup {
     sent: u64,
     hash: Sha256,
     sender: mpsc::Sender<Result<pb::SnapshotResponse, ApiError>>,
+    metrics: Arc<MaintenanceMetrics>,
     _place: OwnedSemaphorePermit,
 }
 
 impl Backup {
     fn run(mut self) {
-        if let Err(error) = self.send_all() {
+        let clock = SystemClock::new();
+        let sent = self.send_all();
+        if sent == Ok(true) {
+            self.metrics.backups.record(clock.now());
+        }
+        if let Err(error) = sent {
             tracing::warn!(%error, "backup ended early");
             // Nobody is there any more to hear it.
             let _gone = self.sender.blocking_send(Err(error));
         }
     }
 
-    /// Ends early and well when the client goes away.
-    fn send_all(&mut self) -> Result<(), ApiError> {
+    /// Ends early and well when the client goes away; true when it did not.
+    fn send_all(&mut self) -> Result<bool, ApiError> {
         loop {
             let mut blob = Vec::with_capacity(BLOB_BYTES);
             let read = self.stream.by_ref().take(BLOB_BYTES as u64).read_to_end(&mut blob);
@@ -91,12 +101,11 @@ impl Backup {
             }
             self.hash.update(&blob);
             if !blob.is_empty() && !self.send(blob.into(), is_last) {
-                return Ok(());
+                return Ok(false);
             }
             if is_last {
                 let hash = self.hash.finalize_reset();
-                self.send(Bytes::copy_from_slice(&hash), true);
-                return Ok(());
+                return Ok(self.send(Bytes::copy_from_slice(&hash), true));
             }
         }
     }

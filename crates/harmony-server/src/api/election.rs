@@ -67,7 +67,7 @@ impl Api {
         Ok(election::LeaderResponse { header: answer.header, kv: Some(kv) })
     }
 
-    /// Gives leadership up. One that does not lead any more has nothing to give: that is no error, as in etcd.
+    /// Gives leadership up; one that does not lead any more has nothing to give, and hears so.
     pub(crate) async fn resign(
         &self,
         caller: &Caller,
@@ -80,7 +80,12 @@ impl Api {
             success: vec![op(Request::RequestDeleteRange(delete))],
             failure: Vec::new(),
         };
-        Ok(election::ResignResponse { header: self.txn(caller, txn).await?.header })
+        let answer = self.txn(caller, txn).await?;
+        if answer.succeeded {
+            Ok(election::ResignResponse { header: answer.header })
+        } else {
+            Err(NOT_LEADER)
+        }
     }
 
     /// Tells every leader, and every value of each, for as long as somebody receives.

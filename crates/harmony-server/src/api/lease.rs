@@ -31,6 +31,13 @@ const GONE: i64 = -1;
 /// The answers of a keep-alive stream.
 pub(crate) type KeptAlive = mpsc::Receiver<Result<pb::LeaseKeepAliveResponse, ApiError>>;
 
+/// A renewal under way.
+struct Asked {
+    id: i64,
+    header: pb::ResponseHeader,
+    receiver: Receiver<i64>,
+}
+
 /// The keeper, and those who wait for it.
 pub(crate) struct KeptLeases {
     pub(crate) keeper: LeaseKeeper,
@@ -187,7 +194,7 @@ impl Api {
     async fn ask(
         self: Arc<Self>,
         mut requests: mpsc::Receiver<pb::LeaseKeepAliveRequest>,
-        asked: mpsc::Sender<(i64, Receiver<i64>)>,
+        asked: mpsc::Sender<Asked>,
     ) {
         let mut stopping = self.leases.stopping.subscribe();
         loop {
@@ -201,15 +208,18 @@ impl Api {
                 _ = stopping.wait_for(|stopping| *stopping) => 0,
             };
             let Ok(place) = asked.reserve().await else { return };
+            // Before the renewal: who reads its revision must not take the lease for one that lived then, if it was revoked
+            // in between.
+            let header = self.header_now();
             let (waiter, receiver) = self.leases.renewals.waiter();
             self.leases.keeper.renew(LeaseId(id), waiter);
-            place.send((id, receiver));
+            place.send(Asked { id, header, receiver });
         }
     }
 
     async fn answer_renewals(
         self: Arc<Self>,
-        mut under_way: mpsc::Receiver<(i64, Receiver<i64>)>,
+        mut under_way: mpsc::Receiver<Asked>,
         sender: mpsc::Sender<Result<pb::LeaseKeepAliveResponse, ApiError>>,
     ) {
         loop {
@@ -217,14 +227,14 @@ impl Api {
                 renewed = under_way.recv() => renewed,
                 () = sender.closed() => return,
             };
-            let Some((id, receiver)) = renewed else { return };
+            let Some(Asked { id, header, receiver }) = renewed else { return };
             let ask = || {
                 let (waiter, receiver) = self.leases.renewals.waiter();
                 self.leases.keeper.renew(LeaseId(id), waiter);
                 receiver
             };
             let answer = match self.answer(receiver, ask).await {
-                Ok(ttl) => Ok(pb::LeaseKeepAliveResponse { header: Some(self.header_now()), id, ttl }),
+                Ok(ttl) => Ok(pb::LeaseKeepAliveResponse { header: Some(header), id, ttl }),
                 Err(error) => Err(error),
             };
             let failed = answer.is_err();

@@ -1,17 +1,65 @@
 //! The Maintenance service (ETCD API, section 11); alarms and backups have files of their own.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::status::ApiError;
 use super::{Api, alarms};
 use crate::proto::etcdserverpb as pb;
 use crate::version;
+use harmony_node::SystemClock;
+use harmony_node::metrics::{Counter, Histogram};
 use harmony_storage::UnifiedStorage;
-use harmony_types::{NodeId, Storage};
+use harmony_types::{Clock as _, NodeId, Storage};
 use tokio::time::{sleep, timeout};
 
 /// Rest between two looks at who leads.
 const TRANSFER_PAUSE: Duration = Duration::from_millis(5);
+
+/// Upper bounds of the buckets for rebuilds, microseconds, as etcd's.
+const DEFRAG_BUCKETS_US: [u64; 13] = doubled(100_000);
+
+/// Upper bounds of the buckets for backups, microseconds, as etcd's.
+const BACKUP_BUCKETS_US: [u64; 17] = doubled(10_000);
+
+const fn doubled<const N: usize>(first: u64) -> [u64; N] {
+    let mut bounds = [first; N];
+    let mut at = 1;
+    while at < N {
+        bounds[at] = 2 * bounds[at - 1];
+        at += 1;
+    }
+    bounds
+}
+
+/// What maintenance takes.
+#[derive(Debug)]
+pub(crate) struct MaintenanceMetrics {
+    /// Rebuilds that were asked for; those that ended are in `defrags`.
+    pub(crate) defrags_begun: Counter,
+    /// How long they took.
+    pub(crate) defrags: Histogram,
+    /// How long backups took that their client read to the end.
+    pub(crate) backups: Histogram,
+}
+
+impl Default for MaintenanceMetrics {
+    fn default() -> Self {
+        Self {
+            defrags_begun: Counter::default(),
+            defrags: Histogram::new(&DEFRAG_BUCKETS_US),
+            backups: Histogram::new(&BACKUP_BUCKETS_US),
+        }
+    }
+}
+
+impl MaintenanceMetrics {
+    /// Rebuilds under way.
+    pub(crate) fn defrags_running(&self) -> u64 {
+        let ended: u64 = self.defrags.buckets().iter().sum();
+        self.defrags_begun.get().saturating_sub(ended)
+    }
+}
 
 impl Api {
     /// This member's own view; waits for nobody.
@@ -47,7 +95,15 @@ impl Api {
 
     /// Writes this member's tree into a new file without gaps while everything else goes on; returns when it is in place.
     pub(crate) async fn defragment(&self) -> Result<pb::DefragmentResponse, ApiError> {
-        if let Some(rebuilt) = self.blocking(UnifiedStorage::rebuild).await?? {
+        let metrics = Arc::clone(&self.maintenance);
+        let rebuild = move |storage: &UnifiedStorage| {
+            let clock = SystemClock::new();
+            metrics.defrags_begun.add(1);
+            let rebuilt = storage.rebuild();
+            metrics.defrags.record(clock.now());
+            rebuilt
+        };
+        if let Some(rebuilt) = self.blocking(rebuild).await?? {
             tracing::info!(before = rebuilt.bytes_before, after = rebuilt.bytes_after, "tree rebuilt");
         }
         Ok(pb::DefragmentResponse { header: Some(self.header_now()) })

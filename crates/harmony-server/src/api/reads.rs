@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use harmony_node::Node;
+use harmony_node::metrics::Counter;
 use harmony_storage::UnifiedStorage;
+use harmony_types::NodeError;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
@@ -23,11 +25,23 @@ pub(crate) struct Reads {
     next: Mutex<Vec<Reader>>,
     wake: Notify,
     timeout: Duration,
+    /// Rounds that nobody answered in time.
+    pub(crate) slow: Counter,
+    /// Rounds that were refused: there is no leader, or another.
+    pub(crate) failed: Counter,
 }
 
 impl Reads {
     pub(crate) fn new(node: Node<UnifiedStorage>, timeout: Duration) -> Arc<Self> {
-        Arc::new(Self { node, replies: Replies::new(), next: Mutex::default(), wake: Notify::new(), timeout })
+        Arc::new(Self {
+            node,
+            replies: Replies::new(),
+            next: Mutex::default(),
+            wake: Notify::new(),
+            timeout,
+            slow: Counter::default(),
+            failed: Counter::default(),
+        })
     }
 
     /// Waits for a round that begins after this call.
@@ -52,7 +66,13 @@ impl Reads {
             }
             let (waiter, receiver) = self.replies.waiter();
             self.node.read_index(waiter);
-            let result = receiver.answer(self.timeout).await.map_err(ApiError::from);
+            let result = receiver.answer(self.timeout).await;
+            match &result {
+                Ok(()) | Err(NodeError::Stopped) => {}
+                Err(NodeError::Timeout) => self.slow.add(1),
+                Err(_) => self.failed.add(1),
+            }
+            let result = result.map_err(ApiError::from);
             for reader in readers {
                 // The receiver is gone when the client went away.
                 let _gone = reader.send(result.clone());

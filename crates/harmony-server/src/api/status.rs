@@ -124,6 +124,9 @@ impl ApiError {
         "etcdserver: this member does not listen for peers: restart it with --listen-peer-urls and tell where it is \
          reached with `harmony members update`, then add the member",
     );
+    /// A header that is no text.
+    pub const INVALID_CLIENT_API_VERSION: Self =
+        Self::invalid_argument("etcdserver: invalid client api version");
     /// A member without a vote answers for itself only.
     pub const LEARNER: Self = Self::failed_precondition("etcdserver: rpc not supported for learner");
     /// Too few members would be left that are there.

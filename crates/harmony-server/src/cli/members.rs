@@ -144,10 +144,10 @@ fn add(
             member.peer_ur_ls.iter().map(|url| format!("{name}={url}")).collect::<Vec<_>>()
         };
         let cluster: Vec<String> = answer.members.iter().flat_map(pairs).collect();
-        writeln!(out, "HARMONY_NAME=\"{name}\"")?;
-        writeln!(out, "HARMONY_INITIAL_CLUSTER=\"{}\"", cluster.join(","))?;
-        writeln!(out, "HARMONY_INITIAL_ADVERTISE_PEER_URLS=\"{}\"", added.peer_ur_ls.join(","))?;
-        writeln!(out, "HARMONY_INITIAL_CLUSTER_STATE=\"existing\"")
+        writeln!(out, "ETCD_NAME=\"{name}\"")?;
+        writeln!(out, "ETCD_INITIAL_CLUSTER=\"{}\"", cluster.join(","))?;
+        writeln!(out, "ETCD_INITIAL_ADVERTISE_PEER_URLS=\"{}\"", added.peer_ur_ls.join(","))?;
+        writeln!(out, "ETCD_INITIAL_CLUSTER_STATE=\"existing\"")
     })?;
     Ok(ExitCode::SUCCESS)
 }

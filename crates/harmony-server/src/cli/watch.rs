@@ -2,22 +2,18 @@
 
 use std::io;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Args;
 use harmony_types::EventType;
 use tonic::codegen::tokio_stream::{self, StreamExt as _};
 use tonic::{Code, Status};
 
-use crate::client::{self, Client, ClientArgs, ClientError, Output, json, output::Part};
+use crate::client::{self, Client, ClientArgs, ClientError, Output, RESUME_PAUSE, json, output::Part};
 use crate::proto::etcdserverpb::watch_request::RequestUnion;
 use crate::proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use crate::telemetry;
 
 use super::KeyArgs;
-
-/// Rest before an endpoint is asked again.
-const RESUME_PAUSE: Duration = Duration::from_millis(100);
 
 /// The command with its options.
 #[derive(Args, Debug)]
@@ -102,7 +98,7 @@ fn next_revision(next: i64, response: &WatchResponse) -> i64 {
 }
 
 /// As etcd's client: the connection broke, or the server says that another may serve.
-fn may_resume(status: &Status) -> bool {
+pub(super) fn may_resume(status: &Status) -> bool {
     matches!(status.code(), Code::Unavailable | Code::Internal) || std::error::Error::source(status).is_some()
 }
 

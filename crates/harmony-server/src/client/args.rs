@@ -4,7 +4,7 @@
 use std::env;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::tls::TlsArgs;
 use super::{Client, ClientError, Credentials, Endpoint, Output};
@@ -12,6 +12,15 @@ use super::{Client, ClientError, Credentials, Endpoint, Output};
 const ENDPOINTS_DEFAULT: &str = "127.0.0.1:2379";
 const COMMAND_TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
 const DIAL_TIMEOUT_DEFAULT: Duration = Duration::from_secs(2);
+
+/// The formats of `etcdctl` that every command has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WriteOut {
+    /// Lines or a table, as the command has it
+    Simple,
+    /// JSON, keys and values in base64
+    Json,
+}
 
 /// Options of a client. All are optional here; [`ClientArgs::client`] fills in environment and defaults.
 #[derive(Args, Clone, Debug, Default)]
@@ -41,6 +50,10 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     json: bool,
 
+    /// How to print the answer: json is what --json is
+    #[arg(long, short = 'w', value_name = "FORMAT")]
+    write_out: Option<WriteOut>,
+
     /// Print keys and values as \xNN bytes
     #[arg(long)]
     hex: bool,
@@ -59,6 +72,7 @@ impl ClientArgs {
             user: self.user.or(earlier.user),
             password: self.password.or(earlier.password),
             json: self.json || earlier.json,
+            write_out: self.write_out.or(earlier.write_out),
             hex: self.hex || earlier.hex,
             tls: self.tls.or(earlier.tls),
         }
@@ -73,6 +87,7 @@ impl ClientArgs {
             (self.user.is_some(), "--user"),
             (self.password.is_some(), "--password"),
             (self.json, "--json"),
+            (self.write_out.is_some(), "--write-out"),
             (self.hex, "--hex"),
         ];
         let given = given.into_iter().find_map(|(is_given, flag)| is_given.then_some(flag));
@@ -104,7 +119,7 @@ impl ClientArgs {
 
     /// How to print.
     pub(crate) fn output(&self) -> Output {
-        Output { json: self.json, hex: self.hex }
+        Output { json: self.json || self.write_out == Some(WriteOut::Json), hex: self.hex }
     }
 }
 
@@ -139,26 +154,34 @@ fn duration(flag: Option<Duration>, name: &str, default: Duration) -> Result<Dur
     }
 }
 
-/// Reads a duration: a number and `ms`, `s`, `m` or `h`, such as `500ms` or `1.5s`. Zero is refused.
+/// Reads a duration: a number and `ms`, `s`, `m` or `h`, such as `500ms` or `1h30m`. Zero is refused.
 ///
 /// # Errors
 /// Says what was expected.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("\"{text}\" is no duration, expected one like 500ms, 5s, 1m");
-    let unit_at = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(wrong)?;
-    let (number, unit) = text.split_at(unit_at);
-    let seconds = match unit {
-        "ms" => 0.001,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return Err(wrong()),
-    };
-    let number: f64 = number.parse().map_err(|_| wrong())?;
-    match Duration::try_from_secs_f64(number * seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err(wrong()),
+    let duration = duration_of(text).filter(|duration| !duration.is_zero());
+    duration.ok_or_else(|| format!("\"{text}\" is no duration, expected one like 500ms, 5s, 1m"))
+}
+
+/// Reads a duration of one part or several, such as `1h30m`, as Go does; `None` for what is none.
+pub(crate) fn duration_of(text: &str) -> Option<Duration> {
+    let (mut sum, mut rest) = (None, text);
+    while !rest.is_empty() {
+        let is_number = |c: char| c.is_ascii_digit() || c == '.';
+        let (number, behind) = rest.split_at(rest.find(|c| !is_number(c))?);
+        let (unit, behind) = behind.split_at(behind.find(is_number).unwrap_or(behind.len()));
+        let seconds = match unit {
+            "ms" => 0.001,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3600.0,
+            _ => return None,
+        };
+        let part = Duration::try_from_secs_f64(number.parse::<f64>().ok()? * seconds).ok()?;
+        sum = Some(sum.unwrap_or(Duration::ZERO).checked_add(part)?);
+        rest = behind;
     }
+    sum
 }
 
 #[cfg(test)]
@@ -171,7 +194,9 @@ mod tests {
         assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
         assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
-        for wrong in ["5", "", "s", "0s", "-1s", "1d", "1e99h", "..s"] {
+        assert_eq!(parse_duration("1h30m0.5s"), Ok(Duration::from_millis(5_400_500)));
+        assert_eq!(duration_of("0s"), Some(Duration::ZERO));
+        for wrong in ["1h30", "1h-3m", "h1", "5", "", "s", "0s", "-1s", "1d", "1e99h", "..s"] {
             assert!(parse_duration(wrong).unwrap_err().contains("expected one like"), "{wrong}");
         }
     }

@@ -1,6 +1,7 @@
 //! Answers as JSON, in the shape of `etcdctl -w json`: numbers as numbers, bytes in base64, zero fields left out.
 
 pub(crate) mod auth;
+pub(crate) mod lease;
 
 use std::fmt::{self, Write};
 

@@ -50,7 +50,7 @@ const NO_WARNING: &str = "slow requests are not warned of: see the metrics";
 const PROXY: &str = "there is no proxy";
 
 /// All of them.
-pub(crate) static FOREIGN: [Foreign; 78] = [
+pub(crate) static FOREIGN: [Foreign; 75] = [
     refused("wal-dir", &[], "the log is in member/wal of --data-dir: make that a link or a mount"),
     ignored("snapshot-count", BYTES),
     ignored("max-snapshots", FILES),
@@ -84,12 +84,6 @@ pub(crate) static FOREIGN: [Foreign; 78] = [
     ignored("discovery-fallback", NO_DISCOVERY),
     ignored("discovery-proxy", NO_DISCOVERY),
     ignored_bool("pre-vote", "members always ask before an election"),
-    ignored("auto-compaction-mode", "see --auto-compaction-retention"),
-    refused(
-        "auto-compaction-retention",
-        &["0", "0s", "0m", "0h"],
-        "compaction by itself is not there yet: leave it out and run `etcdctl compaction`, as Kubernetes does by itself",
-    ),
     ignored("v2-deprecation", "there is no API of version 2"),
     refused_bool("enable-v2", "there is no API of version 2"),
     ignored("client-cert-file", "the server is no client of its own"),
@@ -101,7 +95,6 @@ pub(crate) static FOREIGN: [Foreign; 78] = [
     ignored("cors", "browsers get no permission to call from other sites"),
     refused("host-whitelist", &["*"], "requests of every host name are served: leave it out"),
     ignored_bool("enable-pprof", "there is no profiler inside: use perf"),
-    ignored("metrics", "it is always basic: calls are counted, how long each took is not"),
     ignored("logger", LOG),
     ignored("log-outputs", LOG),
     ignored_bool("enable-log-rotation", LOG),

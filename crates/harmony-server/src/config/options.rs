@@ -192,6 +192,16 @@ options! {
     /// How often a watch that asks for it and sees no event is told how far it is, 100ms at least [default: 10m]
     #[arg(value_name = "DURATION")]
     watch_progress_notify_interval: String, "HARMONY_WATCH_PROGRESS_NOTIFY_INTERVAL";
+    /// What history is kept when it is compacted by itself: periodic, what was current in a time, or revision, so many revisions
+    /// [default: periodic]
+    #[arg(value_name = "MODE")]
+    auto_compaction_mode: String, "HARMONY_AUTO_COMPACTION_MODE";
+    /// How much of it: hours or a time such as 30m, or a number of revisions; 0 is no compaction by itself [default: 0]
+    #[arg(value_name = "RETENTION", allow_hyphen_values = true)]
+    auto_compaction_retention: String, "HARMONY_AUTO_COMPACTION_RETENTION";
+    /// What /metrics tells: basic, or extensive: how long calls take, too [default: basic]
+    #[arg(value_name = "KIND")]
+    metrics: String, "HARMONY_METRICS";
     /// Serve the JSON gateway [default: true]
     #[arg(value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = parse_bool)]

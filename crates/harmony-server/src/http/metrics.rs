@@ -12,6 +12,7 @@ use harmony_node::metrics::Histogram;
 use harmony_types::NodeId;
 use harmony_types::error::MembershipError;
 use harmony_types::raft::RaftState;
+use harmony_wal::FileWal;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
@@ -27,10 +28,12 @@ use crate::version;
 use health::{Health, HealthMetrics};
 use peers::Peers;
 use process::ProcessStats;
+use storage::Storage;
 
 pub(crate) mod health;
 mod peers;
 mod process;
+mod storage;
 
 /// The type of the answer.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -46,9 +49,11 @@ impl Metrics {
         transport: Arc<TcpTransport>,
         counters: Arc<Counters>,
         health: Arc<HealthMetrics>,
+        wal: Arc<FileWal>,
     ) -> Self {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(Peers::new(api.member, transport)));
+        registry.register_collector(Box::new(Storage::new(Arc::clone(&api), wal)));
         registry.register_collector(Box::new(Server { api }));
         registry.register_collector(Box::new(Grpc { counters }));
         registry.register_collector(Box::new(Health(health)));
@@ -75,6 +80,16 @@ fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64
 /// The format adds `_total` to the name.
 fn counter(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: u64) -> fmt::Result {
     ConstCounter::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)
+}
+
+fn histogram(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, times: &Histogram) -> fmt::Result {
+    let (buckets, count) = buckets(times);
+    encoder.encode_descriptor(name, help, None, MetricType::Histogram)?.encode_histogram::<NoLabelSet>(
+        seconds(times.sum_us()),
+        count,
+        &buckets,
+        None,
+    )
 }
 
 /// The node and its storage.
@@ -129,6 +144,29 @@ impl Collector for Server {
             "etcd_server_proposals_failed",
             "Proposals without an outcome",
             node.proposals_failed.get(),
+        )?;
+        let late = node.late_beats.get();
+        counter(encoder, "etcd_server_heartbeat_send_failures", "Beats of this leader that came late", late)?;
+        let slow = node.slow_applies.get();
+        counter(encoder, "etcd_server_slow_apply", "Batches of commands whose apply took over 100 ms", slow)?;
+        let reads = &self.api.reads;
+        counter(
+            encoder,
+            "etcd_server_slow_read_indexes",
+            "Rounds for linearizable reads that nobody answered in time",
+            reads.slow.get(),
+        )?;
+        counter(
+            encoder,
+            "etcd_server_read_indexes_failed",
+            "Rounds for linearizable reads that were refused",
+            reads.failed.get(),
+        )?;
+        gauge(
+            encoder,
+            "etcd_server_snapshot_apply_in_progress_total",
+            "1 while a leader's snapshot takes the place of the state",
+            node.snapshot_installing.get(),
         )?;
         let quota = self.api.limits.quota.map_or(0, |quota| quota.bytes);
         gauge(encoder, "etcd_server_quota_backend_bytes", "Quota, 0 for none", quota)?;
@@ -210,6 +248,7 @@ impl Server {
             "Leases that this member saw granted",
             leases.granted.get(),
         )?;
+        histogram(encoder, "etcd_debugging_lease_ttl_total", "Seconds that they were granted", &leases.ttls)?;
         counter(
             encoder,
             "etcd_debugging_lease_revoked",
@@ -240,10 +279,7 @@ impl Server {
                 &node.checkpoint_times,
             ),
         ] {
-            let (buckets, count) = buckets(times);
-            encoder
-                .encode_descriptor(name, help, None, MetricType::Histogram)?
-                .encode_histogram::<NoLabelSet>(seconds(times.sum_us()), count, &buckets, None)?;
+            histogram(encoder, name, help, times)?;
         }
         Ok(())
     }
@@ -345,6 +381,44 @@ impl Collector for Grpc {
                 ];
                 ConstCounter::new(handled.load(Ordering::Relaxed)).encode(family.encode_family(&labels)?)?;
             }
+        }
+        self.handling(&mut encoder)?;
+        let name = "etcd_server_client_requests";
+        let help = "RPCs begun, by the release that their client is for";
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (version, requests) in self.counters.clients() {
+            for (form, count) in [("unary", requests.unary), ("stream", requests.stream)] {
+                let labels = [("type", form), ("client_api_version", version.as_str())];
+                ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Grpc {
+    /// Only where it is asked for: hundreds of lines.
+    fn handling(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut timed = self.counters.handling().peekable();
+        if timed.peek().is_none() {
+            return Ok(());
+        }
+        let name = "grpc_server_handling_seconds";
+        let mut family =
+            encoder.encode_descriptor(name, "How long unary RPCs took", None, MetricType::Histogram)?;
+        for (method, times) in timed {
+            let labels = [
+                ("grpc_type", method.form.as_str()),
+                ("grpc_service", method.service.as_str()),
+                ("grpc_method", method.name),
+            ];
+            let (buckets, count) = buckets(times);
+            family.encode_family(&labels)?.encode_histogram::<NoLabelSet>(
+                seconds(times.sum_us()),
+                count,
+                &buckets,
+                None,
+            )?;
         }
         Ok(())
     }

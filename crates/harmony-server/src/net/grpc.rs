@@ -8,6 +8,7 @@ mod watch;
 
 use std::sync::Arc;
 
+use http::HeaderMap;
 use tokio::sync::mpsc;
 use tonic::codegen::tokio_stream::wrappers::ReceiverStream;
 use tonic::codegen::tokio_stream::{self, StreamExt};
@@ -29,6 +30,14 @@ impl From<ApiError> for Status {
     fn from(error: ApiError) -> Self {
         Self::new(tonic::Code::from_i32((error.code as u8).into()), error.message)
     }
+}
+
+/// The header by which a client asks for an answer only while the cluster has a leader; a watch ends when it has none.
+const HAS_LEADER: &str = "hasleader";
+
+/// Whether a client asks for a leader.
+pub(super) fn needs_leader(headers: &HeaderMap) -> bool {
+    headers.get(HAS_LEADER).is_some_and(|value| value == "true")
 }
 
 /// Who sends a request, and the request.

@@ -1,6 +1,11 @@
 //! The RPCs by name: where each goes, what right it asks for, and the counters of each.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use harmony_node::metrics::Histogram;
 
 use crate::api::access::Right;
 
@@ -172,35 +177,93 @@ pub(crate) struct MethodCounters {
     pub(crate) handled: [AtomicU64; CODES.len()],
 }
 
+/// Upper bounds of the buckets for how long calls take, microseconds: those of every Go program that counts them.
+const HANDLING_BUCKETS_US: [u64; 11] =
+    [5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000];
+
+/// Versions of clients that are told apart: they name them themselves.
+const CLIENT_VERSIONS_MAX: usize = 64;
+
+/// Clients that name none, as in etcd, and those that are not told apart.
+const UNKNOWN_VERSION: &str = "unknown";
+
+/// Calls of clients of one version.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct ClientRequests {
+    pub(crate) unary: u64,
+    pub(crate) stream: u64,
+}
+
+impl ClientRequests {
+    fn add(&mut self, form: Form) {
+        let count = if form == Form::Unary { &mut self.unary } else { &mut self.stream };
+        *count += 1;
+    }
+}
+
 /// The counters of all RPCs, and of the connections that carry them.
 pub(crate) struct Counters {
     /// In the order of [`METHODS`].
     methods: [MethodCounters; METHODS.len()],
+    /// How long unary calls took, in the same order; empty unless asked for.
+    handling: Box<[Histogram]>,
+    clients: Mutex<BTreeMap<String, ClientRequests>>,
     /// Bytes of HTTP from clients, after TLS.
     pub(crate) bytes_received: AtomicU64,
     /// Bytes of HTTP to clients, before TLS.
     pub(crate) bytes_sent: AtomicU64,
 }
 
-impl Default for Counters {
-    fn default() -> Self {
+impl Counters {
+    /// Nothing counted yet; `is_extensive`: how long calls take counts, too.
+    pub(crate) fn new(is_extensive: bool) -> Self {
+        let timed = if is_extensive { METHODS.len() } else { 0 };
         Self {
             methods: std::array::from_fn(|_| MethodCounters::default()),
+            handling: (0..timed).map(|_| Histogram::new(&HANDLING_BUCKETS_US)).collect(),
+            clients: Mutex::default(),
             bytes_received: AtomicU64::new(0),
             bytes_sent: AtomicU64::new(0),
         }
     }
-}
 
-impl Counters {
+    /// Whether it counts how long such a call takes. A stream takes as long as its client likes.
+    pub(crate) fn times(&self, form: Form) -> bool {
+        form == Form::Unary && !self.handling.is_empty()
+    }
+
+    /// A client calls that was made for this version.
+    pub(crate) fn client(&self, form: Form, version: Option<&str>) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let version = version.unwrap_or(UNKNOWN_VERSION);
+        if let Some(requests) = clients.get_mut(version) {
+            return requests.add(form);
+        }
+        let name = if clients.len() < CLIENT_VERSIONS_MAX { version } else { UNKNOWN_VERSION };
+        clients.entry(name.to_owned()).or_default().add(form);
+    }
+
+    /// Calls by the version that clients were made for.
+    pub(crate) fn clients(&self) -> BTreeMap<String, ClientRequests> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Unary calls, and how long they took; nothing unless asked for.
+    pub(crate) fn handling(&self) -> impl Iterator<Item = (&'static Method, &Histogram)> {
+        METHODS.iter().zip(&self.handling).filter(|(method, _)| method.form == Form::Unary)
+    }
+
     pub(crate) fn started(&self, method: usize) {
         self.methods[method].started.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A code that gRPC does not have counts as Unknown.
-    pub(crate) fn handled(&self, method: usize, code: usize) {
+    /// A code that gRPC does not have counts as Unknown. `took`: of those that [`Counters::times`].
+    pub(crate) fn handled(&self, method: usize, code: usize, took: Option<Duration>) {
         let code = if code < CODES.len() { code } else { 2 };
         self.methods[method].handled[code].fetch_add(1, Ordering::Relaxed);
+        if let (Some(took), Some(handling)) = (took, self.handling.get(method)) {
+            handling.record(took);
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static Method, &MethodCounters)> {
@@ -225,9 +288,24 @@ mod tests {
 
     #[test]
     fn a_strange_code_counts_as_unknown() {
-        let counters = Counters::default();
-        counters.handled(0, 99);
-        counters.handled(0, 2);
+        let counters = Counters::new(false);
+        counters.handled(0, 99, None);
+        counters.handled(0, 2, None);
         assert_eq!(counters.methods[0].handled[2].load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn clients_cannot_fill_the_memory_with_versions() {
+        let counters = Counters::new(false);
+        for version in 0..1_000 {
+            counters.client(Form::Unary, Some(&version.to_string()));
+        }
+        counters.client(Form::BidiStream, Some("3"));
+        counters.client(Form::Unary, None);
+        let clients = counters.clients();
+        assert_eq!(clients.len(), CLIENT_VERSIONS_MAX + 1);
+        assert_eq!((clients["3"].unary, clients["3"].stream), (1, 1));
+        let told_apart = CLIENT_VERSIONS_MAX as u64;
+        assert_eq!(clients[UNKNOWN_VERSION].unary, 1_000 - told_apart + 1);
     }
 }

@@ -6,15 +6,16 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-use http::{Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::BodyExt as _;
+use tokio::time::Instant;
 use tonic::body::Body;
 use tonic::codegen::{Body as HttpBody, Bytes, StdError};
 use tonic::{Code, Status};
 use tower::Service;
 
-use super::grpc::Grpc;
-use super::methods::{self, Counters};
+use super::grpc::{self, Grpc};
+use super::methods::{self, Counters, Form};
 use crate::api::Api;
 use crate::api::access::Right;
 use crate::api::status::ApiError;
@@ -28,6 +29,9 @@ use crate::proto::etcdserverpb::watch_server::WatchServer;
 use crate::proto::health::health_server::HealthServer;
 use crate::proto::v3electionpb::election_server::ElectionServer;
 use crate::proto::v3lockpb::lock_server::LockServer;
+
+/// The header in which a client says for which release it was made.
+const CLIENT_API_VERSION: &str = "client-api-version";
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
@@ -84,16 +88,19 @@ where
         let Some(method) = methods::find(request.uri().path()) else {
             return Counted::uncounted(unknown(request.uri().path()));
         };
-        let is_refused = self.api.node.is_learner() && !methods::METHODS[method].is_for_learners();
-        let answer = match methods::METHODS[method].right {
-            _ if is_refused => refuse(ApiError::LEARNER, request),
-            right @ (Right::User | Right::Root) if self.api.asks_for_rights() => {
-                self.guarded(method, right, request)
-            }
-            _ => self.dispatch(method, request),
+        let form = methods::METHODS[method].form;
+        let answer = match self.refusal_ahead(method, request.headers()) {
+            Some(refusal) => refuse(refusal, form, request),
+            None => match methods::METHODS[method].right {
+                right @ (Right::User | Right::Root) if self.api.asks_for_rights() => {
+                    self.guarded(method, right, request)
+                }
+                _ => self.dispatch(method, request),
+            },
         };
         self.counters.started(method);
-        Counted { answer, method, counters: Some(Arc::clone(&self.counters)) }
+        let clock = self.counters.times(form).then(Instant::now);
+        Counted { answer, method, clock, counters: Some(Arc::clone(&self.counters)) }
     }
 }
 
@@ -101,6 +108,20 @@ impl Services {
     /// Where the bytes of connections are counted.
     pub(super) fn counters(&self) -> Arc<Counters> {
         Arc::clone(&self.counters)
+    }
+
+    /// Why a call is not even looked at, in etcd's order. Counts the client.
+    fn refusal_ahead(&self, method: usize, headers: &HeaderMap) -> Option<ApiError> {
+        let (method, node) = (&methods::METHODS[method], &self.api.node);
+        if node.is_learner() && !method.is_for_learners() {
+            return Some(ApiError::LEARNER);
+        }
+        let version = headers.get(CLIENT_API_VERSION).map(HeaderValue::as_bytes);
+        let Ok(version) = version.map(std::str::from_utf8).transpose() else {
+            return Some(ApiError::INVALID_CLIENT_API_VERSION);
+        };
+        self.counters.client(method.form, version);
+        (grpc::needs_leader(headers) && node.leader().is_none()).then_some(ApiError::NO_LEADER)
     }
 
     fn dispatch<B>(&mut self, method: usize, request: Request<B>) -> Answer
@@ -133,18 +154,22 @@ impl Services {
             let Err(refusal) = services.api.admit(&caller, right).await else {
                 return services.dispatch(method, request).await;
             };
-            refuse(refusal, request).await
+            refuse(refusal, methods::METHODS[method].form, request).await
         })
     }
 }
 
 /// Answers with a refusal.
-fn refuse<B>(refusal: ApiError, request: Request<B>) -> Answer
+fn refuse<B>(refusal: ApiError, form: Form, request: Request<B>) -> Answer
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<StdError> + Send + 'static,
 {
     Box::pin(async move {
+        if form == Form::BidiStream {
+            // Its client sends for as long as it likes.
+            return Ok(Status::from(refusal).into_http());
+        }
         // An answer to a request that was not read to its end would cost the client its connection.
         let mut rest = Box::pin(request.into_body());
         while let Some(Ok(_)) = rest.frame().await {}
@@ -164,6 +189,8 @@ fn unknown(path: &str) -> Answer {
 pub(crate) struct Counted {
     answer: Answer,
     method: usize,
+    /// When it was asked for, where that is counted.
+    clock: Option<Instant>,
     /// `None` once counted, and for what is no RPC.
     counters: Option<Arc<Counters>>,
 }
@@ -171,7 +198,7 @@ pub(crate) struct Counted {
 impl Counted {
     /// An answer that is none of an RPC.
     pub(super) fn uncounted(answer: Answer) -> Self {
-        Self { answer, method: 0, counters: None }
+        Self { answer, method: 0, clock: None, counters: None }
     }
 }
 
@@ -190,7 +217,7 @@ impl Future for Counted {
             }
         }
         if let Some(counters) = self.counters.take() {
-            counters.handled(self.method, code as usize);
+            counters.handled(self.method, code as usize, self.clock.map(|clock| clock.elapsed()));
         }
         Poll::Ready(Ok(response))
     }
@@ -199,7 +226,7 @@ impl Future for Counted {
 impl Drop for Counted {
     fn drop(&mut self) {
         if let Some(counters) = self.counters.take() {
-            counters.handled(self.method, Code::Cancelled as usize);
+            counters.handled(self.method, Code::Cancelled as usize, self.clock.map(|clock| clock.elapsed()));
         }
     }
 }

@@ -18,13 +18,16 @@ pub(crate) fn members_at(endpoint: &str, args: &[&str]) -> Said {
     run(HARMONY, [&[endpoint.as_str(), "members"][..], args].concat(), "")
 }
 
-/// The flags for `harmony serve` that the lines behind `members add` are the environment of.
+/// The variables in the lines that `members add` and `etcdctl member add` print, without their prefix.
+pub(crate) fn variables(said: &Said) -> impl Iterator<Item = (&str, &str)> {
+    let lines = said.succeeds().lines().filter_map(|line| line.strip_prefix("ETCD_")?.split_once('='));
+    lines.map(|(name, value)| (name, value.trim_matches('"')))
+}
+
+/// The flags for `harmony serve` that those lines are the environment of.
 pub(crate) fn flags(said: &Said) -> Vec<String> {
-    let lines = said.succeeds().lines().filter_map(|line| line.strip_prefix("HARMONY_")?.split_once('='));
-    lines
-        .flat_map(|(name, value)| {
-            [format!("--{}", name.to_lowercase().replace('_', "-")), value.trim_matches('"').to_owned()]
-        })
+    variables(said)
+        .flat_map(|(name, value)| [format!("--{}", name.to_lowercase().replace('_', "-")), value.to_owned()])
         .collect()
 }
 

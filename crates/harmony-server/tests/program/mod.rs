@@ -3,8 +3,10 @@
 #![allow(dead_code, reason = "every test uses a part of it")]
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write};
+use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The program under test.
 pub(crate) const HARMONY: &str = env!("CARGO_BIN_EXE_harmony");
@@ -108,6 +110,29 @@ impl Running {
             found.clear();
             assert_ne!(self.out.read_line(&mut found).expect("UTF-8"), 0, "it ended before {line:?}");
         }
+    }
+}
+
+impl Running {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal).expect("it runs");
+    }
+
+    /// Checks that it prints nothing more, and returns the code with which it ends.
+    #[track_caller]
+    pub(crate) fn ends(mut self) -> Option<i32> {
+        let mut rest = String::new();
+        self.out.read_to_string(&mut rest).expect("UTF-8");
+        assert_eq!(rest, "", "more than was expected");
+        self.child.wait().expect("a child").code()
+    }
+
+    /// The next line that it prints.
+    pub(crate) fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.out.read_line(&mut line).expect("UTF-8");
+        line
     }
 }
 

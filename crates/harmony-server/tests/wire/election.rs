@@ -152,7 +152,7 @@ async fn leaders_follow_each_other_and_an_observer_hears_of_each_and_of_all_they
     assert_eq!(second.key, "e/b");
     assert_eq!(observed.message().await.unwrap().unwrap().kv.unwrap().value, "two");
     check_refusal(election.proclaim(proclaim(&first, "late")).await, Code::Unknown, NOT_LEADER);
-    election.resign(resign).await.expect("nothing is left to give up");
+    check_refusal(election.resign(resign).await, Code::Unknown, NOT_LEADER);
     assert_eq!(served.kv.range(range("e/b")).await.unwrap().into_inner().count, 1, "the other still leads");
     let lost = {
         let mut election = election.clone();

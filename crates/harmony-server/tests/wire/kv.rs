@@ -201,3 +201,14 @@ async fn puts_side_by_side_each_get_a_revision_of_their_own() {
     assert_eq!(revisions, (2..202).collect::<Vec<_>>());
     served.stop().await;
 }
+
+#[tokio::test]
+async fn a_client_that_names_its_release_in_bytes_that_are_no_text_is_refused() {
+    let mut served = Served::start("").await;
+    let mut request = tonic::Request::new(range("a"));
+    let version = tonic::metadata::MetadataValue::try_from(b"\xff").unwrap();
+    request.metadata_mut().insert("client-api-version", version);
+    let refusal = "etcdserver: invalid client api version";
+    check_refusal(served.kv.range(request).await, Code::InvalidArgument, refusal);
+    served.stop().await;
+}

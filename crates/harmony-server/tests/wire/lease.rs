@@ -52,6 +52,17 @@ async fn grants_have_an_id_and_a_ttl_within_bounds() {
     assert_eq!(leases.lease_grant(grant(9, 9_000_000_000)).await.unwrap().into_inner().ttl, 9_000_000_000);
     let known = leases.lease_leases(pb::LeaseLeasesRequest {}).await.unwrap().into_inner().leases;
     assert!(known.iter().any(|lease| lease.id == 7) && known.iter().any(|lease| lease.id == 9));
+    let ttls = |text: &str| {
+        let name = "etcd_debugging_lease_ttl_total_";
+        let line =
+            |ending: &str| text.lines().find_map(|line| line.strip_prefix(&format!("{name}{ending} ")));
+        let read = |ending: &str| line(ending).unwrap().parse::<f64>().unwrap();
+        (read("count"), read("bucket{le=\"2.0\"}"), read("bucket{le=\"64.0\"}"), read("sum"))
+    };
+    // The keeper hears of what was applied on a thread of its own.
+    while ttls(&crate::http::request(&served, "GET", "/metrics").await.1) != (5.0, 3.0, 4.0, 9_000_000_066.0)
+    {
+    }
     ids.sort_unstable();
     ids.dedup();
     assert_eq!(ids.len(), 4, "each has an id of its own");
@@ -114,6 +125,29 @@ async fn renewals_are_answered_in_their_order() {
     drop(leases);
     served.stop().await;
     assert_eq!(answers.message().await.unwrap_err().message(), "etcdserver: server stopped");
+}
+
+#[tokio::test]
+async fn a_renewal_tells_of_no_revision_at_which_its_lease_was_gone() {
+    let mut served = Served::start("").await;
+    let leases = client(&served);
+    for id in 1..=50 {
+        let (mut renewing, mut revoking) = (leases.clone(), leases.clone());
+        revoking.lease_grant(grant(id, 60)).await.unwrap();
+        served.kv.put(put("a", id)).await.unwrap();
+        let renew = async {
+            let request = tokio_stream::once(pb::LeaseKeepAliveRequest { id });
+            let mut answers = renewing.lease_keep_alive(request).await.unwrap().into_inner();
+            answers.message().await.unwrap().unwrap()
+        };
+        let revoke =
+            async { revoking.lease_revoke(pb::LeaseRevokeRequest { id }).await.unwrap().into_inner() };
+        let (renewed, revoked) = tokio::join!(renew, revoke);
+        let (seen, gone) = (renewed.header.unwrap().revision, revoked.header.unwrap().revision);
+        assert!(renewed.ttl == 0 || seen < gone, "renewed at {seen}, gone at {gone}");
+    }
+    drop(leases);
+    served.stop().await;
 }
 
 #[tokio::test]

@@ -4,6 +4,7 @@
 
 mod auth;
 mod auth_table;
+mod auto_compaction;
 #[path = "../certificates/mod.rs"]
 mod certificates;
 mod election;

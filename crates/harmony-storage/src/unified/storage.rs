@@ -192,7 +192,9 @@ impl Storage for UnifiedStorage {
         self.apply_refused.store(matches!(bounded, Err(StorageError::DiskFull { .. })), Ordering::Release);
         bounded?;
         let prefetched = Prefetched::read(&self.memory, decoded.iter().filter_map(Decoded::kind));
-        self.apply_decoded(&decoded, prefetched)
+        let outcomes = self.apply_decoded(&decoded, prefetched)?;
+        self.ops.ran(&outcomes);
+        Ok(outcomes)
     }
 
     fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {

@@ -4,11 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use harmony_node::TcpTransport;
-use harmony_node::metrics::Counter;
+use harmony_node::metrics::{Counter, Histogram};
 use harmony_node::transport::PeerMetrics;
 use harmony_types::NodeId;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -48,6 +48,44 @@ const COUNTERS: [Row; 7] = [
     }),
 ];
 
+/// Snapshots under way.
+type Running = (&'static str, &'static str, &'static str, fn(&PeerMetrics) -> u64);
+
+const RUNNING: [Running; 2] = [
+    ("etcd_network_snapshot_send_inflights_total", "Snapshots on their way to a peer", "To", |peer| {
+        let ended = peer.snapshots_sent.get() + peer.snapshots_failed.get();
+        peer.snapshots_begun.get().saturating_sub(ended)
+    }),
+    ("etcd_network_snapshot_receive_inflights_total", "Snapshots on their way from a peer", "From", |peer| {
+        let ended = peer.snapshots_received.get() + peer.snapshots_refused.get();
+        peer.snapshots_arriving.get().saturating_sub(ended)
+    }),
+];
+
+/// How long something took.
+type Times = (&'static str, &'static str, &'static str, fn(&PeerMetrics) -> &Histogram);
+
+const TIMES: [Times; 3] = [
+    (
+        "etcd_network_peer_round_trip_time_seconds",
+        "From a question to a peer's transport to its answer",
+        "To",
+        |peer| &peer.round_trips,
+    ),
+    (
+        "etcd_network_snapshot_send_total_duration_seconds",
+        "How long snapshots took that a peer took",
+        "To",
+        |peer| &peer.snapshot_send_times,
+    ),
+    (
+        "etcd_network_snapshot_receive_total_duration_seconds",
+        "How long snapshots took that were taken from a peer",
+        "From",
+        |peer| &peer.snapshot_receive_times,
+    ),
+];
+
 impl Peers {
     pub(super) fn new(own: NodeId, transport: Arc<TcpTransport>) -> Self {
         Self { own, transport }
@@ -67,6 +105,23 @@ impl Collector for Peers {
             for (id, metrics) in &peers {
                 let labels = [(label, id.as_str())];
                 ConstCounter::new(counter(metrics).get()).encode(family.encode_family(&labels)?)?;
+            }
+        }
+        for (name, help, label, running) in RUNNING {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            for (id, metrics) in &peers {
+                let running = i64::try_from(running(metrics)).unwrap_or(i64::MAX);
+                ConstGauge::new(running).encode(family.encode_family(&[(label, id.as_str())])?)?;
+            }
+        }
+        for (name, help, label, times) in TIMES {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
+            for (id, metrics) in &peers {
+                let times = times(metrics);
+                let ((buckets, count), sum) = (buckets(times), seconds(times.sum_us()));
+                family
+                    .encode_family(&[(label, id.as_str())])?
+                    .encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
             }
         }
         let own = self.own.to_string();
@@ -91,16 +146,6 @@ impl Collector for Peers {
             let labels = [("Local", own.as_str()), ("Remote", id.as_str())];
             let connected = i64::from(metrics.connected.get() != 0);
             ConstGauge::new(connected).encode(family.encode_family(&labels)?)?;
-        }
-        let name = "etcd_network_peer_round_trip_time_seconds";
-        let help = "From a question to a peer's transport to its answer";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Histogram)?;
-        for (id, metrics) in &peers {
-            let (buckets, count) = buckets(&metrics.round_trips);
-            let sum = seconds(metrics.round_trips.sum_us());
-            family
-                .encode_family(&[("To", id.as_str())])?
-                .encode_histogram::<prometheus_client::encoding::NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }
