@@ -112,7 +112,16 @@ pub(crate) fn run(sim: &Sim) -> Result<(), Box<dyn Error>> {
 /// Seeds as every check of a change runs them.
 fn ci(first: u64, seeds: u64) -> Sim {
     let intensity = ["calm", "moderate", "wild"].map(str::to_owned).to_vec();
-    Sim { seeds, first: Some(first), minutes: None, nodes: vec![3, 5], intensity, length: 20, jobs: None, ci: true }
+    Sim {
+        seeds,
+        first: Some(first),
+        minutes: None,
+        nodes: vec![3, 5],
+        intensity,
+        length: 20,
+        jobs: None,
+        ci: true,
+    }
 }
 
 impl Campaign<'_> {
@@ -128,7 +137,8 @@ impl Campaign<'_> {
             for _ in 0..self.jobs {
                 scope.spawn(|| {
                     while self.deadline.is_none_or(|deadline| began.elapsed() < deadline) {
-                        let place = usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
+                        let place =
+                            usize::try_from(next.fetch_add(1, Ordering::Relaxed)).unwrap_or(usize::MAX);
                         let Some(piece) = pieces.get(place) else { return };
                         self.run_piece(piece, &shared);
                         let done = done.fetch_add(piece.seeds, Ordering::Relaxed) + piece.seeds;

@@ -108,7 +108,8 @@ fn one(seed: Seed, arguments: &Arguments) -> ExitCode {
 fn many(arguments: &Arguments) -> ExitCode {
     let clock = SystemClock::new();
     let began = clock.now();
-    let (mut probes, mut events, mut simulated_ms, mut operations, mut watches) = (Probes::default(), 0, 0, 0, 0);
+    let (mut probes, mut events, mut simulated_ms, mut operations, mut watches) =
+        (Probes::default(), 0, 0, 0, 0);
     let (mut runs, mut failures, mut undecided) = (0u64, 0u64, 0u64);
     for seed in (arguments.first..arguments.first.saturating_add(arguments.seeds)).map(Seed) {
         let time = clock.now().saturating_sub(began);

@@ -9,10 +9,10 @@
 
 use super::calls::{Evidence, Expected, StoreCall, calls};
 use super::kv::Kv;
+use super::log::{self, Log};
 use super::order::{self, Conflict};
 use super::search::{Found, Limits, search};
 use super::store::Store;
-use super::log::{self, Log};
 use super::{Verdict, Violation, replay, window};
 use crate::history::{History, Moment};
 

@@ -155,8 +155,8 @@ pub(crate) fn agree<'h>(history: &'h History, log: &Log) -> Result<Option<Vec<St
         if !is_owned {
             let reason =
                 || format!("nobody can have asked for what happened at revision {revision}: {events:?}");
-            let cause =
-                cause(&mut store, &calls, revision, events).ok_or_else(|| Violation::new(PROPERTY, reason()))?;
+            let cause = cause(&mut store, &calls, revision, events)
+                .ok_or_else(|| Violation::new(PROPERTY, reason()))?;
             let (cause, is_alone) = cause;
             is_clear &= is_alone;
             unowned.push(StoreCall { op: StoreOp { place: Place::Write(revision), ..cause.op }, ..cause });

@@ -9,7 +9,8 @@ use harmony_types::fake::seed::SeededRng;
 use harmony_types::lease::{LeaseGrant, LeaseRevoke};
 use harmony_types::txn::{Compare, CompareResult, CompareTarget, DeleteRange, Put, Range, TxnOp, TxnOpKind};
 use harmony_types::{
-    CommandKind, KeyRange, LeaseId, Membership, NodeError, NodeId, Outcome, OutcomeKind, Refusal, Revision, Txn,
+    CommandKind, KeyRange, LeaseId, Membership, NodeError, NodeId, Outcome, OutcomeKind, Refusal, Revision,
+    Txn,
 };
 
 use super::time::MS;
@@ -95,7 +96,14 @@ pub(super) struct Call {
 
 impl Session {
     pub(super) fn new(number: u32, rng: SeededRng) -> Self {
-        Self { id: ClientId(number), rng, member: number as usize, calls: 0, seen: BTreeMap::new(), leases: Vec::new() }
+        Self {
+            id: ClientId(number),
+            rng,
+            member: number as usize,
+            calls: 0,
+            seen: BTreeMap::new(),
+            leases: Vec::new(),
+        }
     }
 
     /// Until its next call, nanoseconds.

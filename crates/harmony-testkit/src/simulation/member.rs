@@ -143,8 +143,14 @@ impl Member {
         let config = node_config(self.id);
         let leases = LeaseOptions::new(Duration::from_millis(config.election_timeout_ms));
         let clock_of_node = Arc::clone(&clock) as Arc<dyn Clock>;
-        let node =
-            SteppedNode::start(config, Arc::clone(&storage), transport, Arc::clone(&clock_of_node), witness, chance)?;
+        let node = SteppedNode::start(
+            config,
+            Arc::clone(&storage),
+            transport,
+            Arc::clone(&clock_of_node),
+            witness,
+            chance,
+        )?;
         let handle = node.handle();
         let hub = WatchHub::new(Arc::clone(&storage) as _, HUB);
         let host = Arc::new(handle.clone());

@@ -11,9 +11,7 @@ use harmony_types::{Event, KeyRange, NodeId, Revision};
 use super::client::KEYS;
 use super::time::MS;
 use crate::check::watch::told_up_to;
-use crate::history::{
-    ClientId, History, Moment, Watch, WatchMessage, WatchRequest, WatchResponse,
-};
+use crate::history::{ClientId, History, Moment, Watch, WatchMessage, WatchRequest, WatchResponse};
 
 /// Small, so that watchers fall behind, are read history for in pieces, and meet compactions.
 pub(super) const HUB: WatchOptions = WatchOptions {

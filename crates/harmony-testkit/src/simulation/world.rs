@@ -364,7 +364,11 @@ impl World {
     fn report(mut self) -> Report {
         let undecided = if self.options.judge { self.judge() } else { None };
         let picture = self.picture.into_trace().map(|picture| crate::trace::Trace {
-            title: format!("seed {}: {}", self.seed, self.violations.first().map_or("no violation", |one| &one.what)),
+            title: format!(
+                "seed {}: {}",
+                self.seed,
+                self.violations.first().map_or("no violation", |one| &one.what)
+            ),
             nodes: self.members.keys().copied().collect(),
             history: self.history.clone(),
             ..picture

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use harmony_node::Waiter;
 use harmony_types::auth::{
-    AuthChange, AuthChangeKind, Author, Permission, PermissionType, ROOT_ROLE, ROOT_USER, RolePermission, User,
-    UserRole,
+    AuthChange, AuthChangeKind, Author, Permission, PermissionType, ROOT_ROLE, ROOT_USER, RolePermission,
+    User, UserRole,
 };
 use harmony_types::{Command, CommandKind, KeyRange, NodeId};
 
@@ -35,7 +35,10 @@ impl World {
         let changes = match deed {
             AuthDeed::Enable => self.enable(),
             AuthDeed::Narrow => {
-                vec![AuthChangeKind::RoleRevokePermission(all_keys()), AuthChangeKind::RoleGrantPermission(some_keys())]
+                vec![
+                    AuthChangeKind::RoleRevokePermission(all_keys()),
+                    AuthChangeKind::RoleGrantPermission(some_keys()),
+                ]
             }
             AuthDeed::Widen => vec![AuthChangeKind::RoleGrantPermission(all_keys())],
             AuthDeed::Disable => vec![AuthChangeKind::Enable(false)],

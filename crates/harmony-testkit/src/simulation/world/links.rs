@@ -63,7 +63,14 @@ impl World {
     }
 
     /// A message is there: the two greet each other first, if they have not since one of them started.
-    pub(super) fn arrive(&mut self, from: NodeId, from_life: u64, to: NodeId, sent: u64, message: PeerMessage) {
+    pub(super) fn arrive(
+        &mut self,
+        from: NodeId,
+        from_life: u64,
+        to: NodeId,
+        sent: u64,
+        message: PeerMessage,
+    ) {
         let now = self.now.get();
         let event = Event::Message { from, from_life, to, sent, message };
         let Some(Event::Message { message, .. }) = self.hold(to, event) else { return };

@@ -119,7 +119,8 @@ impl World {
         }
         let mut digest = Digest::EMPTY;
         digest.watch_message(&message);
-        self.trace.note(now, &[13, watcher as u64, digest.0], || format!("watch {place} is told {message:?}"));
+        self.trace
+            .note(now, &[13, watcher as u64, digest.0], || format!("watch {place} is told {message:?}"));
         let watch = &mut self.history.watches[place];
         let goes_on = self.watchers[watcher].hear(now, *message, watch);
         if !goes_on {
