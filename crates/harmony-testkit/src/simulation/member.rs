@@ -193,7 +193,6 @@ fn storage_config(identity: Identity) -> StorageConfig {
         tree_cache_bytes: 1 << 20,
         checkpoint_bytes: 128 << 10,
         view_bytes_max: 64 << 20,
-        ..StorageConfig::default()
     }
 }
 
