@@ -62,7 +62,8 @@ fn three_and_five_members_under_faults() {
 #[test]
 fn what_was_found_once_is_not_found_again() {
     // A watch was told what came behind a message that its connection had lost: the simulator's own fault.
-    for (seed, plan) in [(0x7e, "7932 cut-clients 1 5415")] {
+    let after_a_hang = "2455 hang-reads 2 3711\n4124 crash 1 torn\n5230 crash 3 unsynced\n5593 start 1\n6101 cut-clients 2 5170";
+    for (seed, plan) in [(0x7e, "7932 cut-clients 1 5415"), (0x6c, after_a_hang)] {
         let options = Options { length_ms: 12_000, ..options(Intensity::Wild, 3) };
         check(&World::with_plan(Seed(seed), options, plan.parse().unwrap()).run());
     }

@@ -188,12 +188,7 @@ impl Member {
 /// Small, so that segments end, logs are released and checkpoints are made all the time.
 fn storage_config(identity: Identity) -> StorageConfig {
     let wal = WalConfig { identity, segment_bytes: 8 << 10, cache_bytes: 128 << 10, quota_bytes: None };
-    StorageConfig {
-        wal,
-        tree_cache_bytes: 1 << 20,
-        checkpoint_bytes: 128 << 10,
-        view_bytes_max: 64 << 20,
-    }
+    StorageConfig { wal, tree_cache_bytes: 1 << 20, checkpoint_bytes: 128 << 10, view_bytes_max: 64 << 20 }
 }
 
 fn node_config(id: NodeId) -> NodeConfig {
