@@ -88,6 +88,17 @@ fn members_that_join_come_to_the_hash_of_the_others() {
     }
 }
 
+/// Seeds and plans that once found something.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    // A watch was told what came behind a message that its connection had lost: the simulator's own fault.
+    let after_a_hang = "2455 hang-reads 2 3711\n4124 crash 1 torn\n5230 crash 3 unsynced\n5593 start 1\n6101 cut-clients 2 5170";
+    for (seed, plan) in [(0x7e, "7932 cut-clients 1 5415"), (0x6c, after_a_hang)] {
+        let options = Options { length_ms: 12_000, ..options(Intensity::Wild, 3) };
+        check(&World::with_plan(Seed(seed), options, plan.parse().unwrap()).run());
+    }
+}
+
 /// Fixed seeds go through these rare branches: a change after which they do not has made the simulator blind.
 #[test]
 fn wild_runs_visit_rare_branches_and_break_no_rule() {
@@ -116,6 +127,14 @@ fn wild_runs_visit_rare_branches_and_break_no_rule() {
         Probe::Forgot,
         Probe::Joined,
         Probe::Compacted,
+        Probe::CrashInApply,
+        Probe::Rebuilt,
+        Probe::WatchReadHistory,
+        Probe::WatchResumed,
+        Probe::WatchCompacted,
+        Probe::LeaseRenewed,
+        Probe::LeaseExpired,
+        Probe::PermissionDenied,
     ] {
         assert_ne!(probes.count(probe), 0, "{probe:?} was not visited:\n{probes}");
     }
