@@ -1,5 +1,7 @@
 //! Campaigns of simulations: one process for each core, pieces of the seeds for each of them in turn, sums and failures.
 
+mod planted;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::hash::{BuildHasher, Hasher};
@@ -37,6 +39,9 @@ pub(crate) struct Sim {
     /// Simulated seconds of faults in a run.
     #[arg(long, default_value_t = 30)]
     length: u64,
+    /// Hunt for the planted bugs instead, and print their table; see docs/testing.md.
+    #[arg(long)]
+    planted: bool,
 }
 
 /// Seeds for one process.
@@ -62,6 +67,9 @@ struct Sums {
 /// # Errors
 /// A simulation failed, or could not be run.
 pub(crate) fn run(sim: &Sim) -> Result<(), Box<dyn Error>> {
+    if sim.planted {
+        return planted::run(sim);
+    }
     let program = build()?;
     let first = sim.first.unwrap_or_else(fresh);
     println!(
@@ -101,15 +109,23 @@ pub(crate) fn run(sim: &Sim) -> Result<(), Box<dyn Error>> {
 }
 
 fn build() -> Result<PathBuf, Box<dyn Error>> {
+    example("simulate", &[])
+}
+
+/// Builds an example of the testkit for simulations, and says where it is.
+///
+/// # Errors
+/// It does not build.
+fn example(name: &str, features: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
     let root = crate::root()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let words = ["build", "--quiet", "--profile", "sim", "-p", "harmony-testkit", "--example", "simulate"];
-    let status = Command::new(cargo).args(words).current_dir(&root).status()?;
+    let words = ["build", "--quiet", "--profile", "sim", "-p", "harmony-testkit", "--example", name];
+    let status = Command::new(cargo).args(words).args(features).current_dir(&root).status()?;
     if !status.success() {
-        return Err("the simulator does not build".into());
+        return Err(format!("{name} does not build").into());
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("sim/examples/simulate"))
+    Ok(target.join("sim/examples").join(name))
 }
 
 /// Every size and intensity gets its turn early.

@@ -8,7 +8,7 @@ use harmony_node::stepped::Chance;
 use harmony_node::{Node, SteppedNode, Witness};
 use harmony_storage::UnifiedStorage;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
-use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::{
     ClusterId, FileSystem, Member as MemberOfCluster, Membership, NodeError, NodeId, Role, Storage,
 };
@@ -21,6 +21,12 @@ use super::trace::mix;
 const CLUSTER: ClusterId = ClusterId(0x51);
 const WAL_DIR: &str = "/data/wal";
 const TREE_DIR: &str = "/data/tree";
+
+/// What its node keeps all in.
+#[cfg(not(feature = "planted"))]
+type Stored = UnifiedStorage;
+#[cfg(feature = "planted")]
+type Stored = super::planted::Altered;
 
 /// See the module.
 pub(super) struct Member {
@@ -37,6 +43,8 @@ pub(super) struct Member {
     pub(super) paused_until: u64,
     /// The disk completes nothing until then.
     pub(super) hung_until: u64,
+    /// The process ends in the middle of what it applies next: a snapshot came.
+    pub(super) crash_at_install: bool,
     /// What a sync takes; 0: what a good disk takes.
     pub(super) slow_us: u64,
     /// Its disk has a limit.
@@ -51,12 +59,14 @@ pub(super) struct Member {
     pub(super) emptied: bool,
     /// It never comes back, for this reason.
     pub(super) gone: Option<String>,
+    #[cfg(feature = "planted")]
+    replaced: super::planted::Replaced,
 }
 
 /// A running process.
 pub(super) struct Process {
-    pub(super) node: SteppedNode<UnifiedStorage>,
-    pub(super) handle: Node<UnifiedStorage>,
+    pub(super) node: SteppedNode<Stored>,
+    pub(super) handle: Node<Stored>,
     pub(super) storage: Arc<UnifiedStorage>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) under_way: UnderWay,
@@ -85,6 +95,7 @@ impl Member {
             process: None,
             paused_until: 0,
             hung_until: 0,
+            crash_at_install: false,
             slow_us: 0,
             full: false,
             rotten: false,
@@ -92,6 +103,8 @@ impl Member {
             pending: 0,
             emptied: false,
             gone: None,
+            #[cfg(feature = "planted")]
+            replaced: super::planted::Replaced::default(),
         }
     }
 
@@ -118,13 +131,30 @@ impl Member {
         let own = mix(mix(seed ^ self.id.get()) ^ self.life);
         let chance = Chance { boot_nonce: own, election_seed: mix(own) };
         let config = node_config(self.id);
+        #[cfg(not(feature = "planted"))]
         let storage_of_node = Arc::clone(&storage);
+        #[cfg(feature = "planted")]
+        let storage_of_node = Arc::new(Stored::new(Arc::clone(&storage), self.replaced.clone())?);
         let node = SteppedNode::start(config, storage_of_node, transport, Arc::new(clock), witness, chance)?;
         let handle = node.handle();
         let seen = Seen::default();
         let under_way = UnderWay::default();
         self.process = Some(Process { node, handle, storage, outbox, under_way, seen });
         Ok(())
+    }
+
+    /// Whether a process could start from what is synced by now, and would be as far as the tree was.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) fn survives_power_failure(&self) -> Result<(), String> {
+        let Some(process) = &self.process else { return Ok(()) };
+        let disk = self.disk.crash_image(Crash::LoseUnsynced);
+        let config = storage_config(Identity { cluster: CLUSTER, node: Some(self.id) });
+        let opened = UnifiedStorage::open(Arc::new(disk), Path::new(WAL_DIR), Path::new(TREE_DIR), config);
+        let storage = opened.map_err(|error| error.to_string())?;
+        let (found, wanted) = (storage.durable_applied(), process.storage.durable_applied());
+        if found == wanted { Ok(()) } else { Err(format!("its tree would be at {found}, not at {wanted}")) }
     }
 
     /// Lifts the limit of its disk.
@@ -142,13 +172,7 @@ impl Member {
 /// Small, so that segments end, logs are released and checkpoints are made all the time.
 fn storage_config(identity: Identity) -> StorageConfig {
     let wal = WalConfig { identity, segment_bytes: 8 << 10, cache_bytes: 128 << 10, quota_bytes: None };
-    StorageConfig {
-        wal,
-        tree_cache_bytes: 1 << 20,
-        checkpoint_bytes: 128 << 10,
-        view_bytes_max: 64 << 20,
-        ..StorageConfig::default()
-    }
+    StorageConfig { wal, tree_cache_bytes: 1 << 20, checkpoint_bytes: 128 << 10, view_bytes_max: 64 << 20 }
 }
 
 fn node_config(id: NodeId) -> NodeConfig {

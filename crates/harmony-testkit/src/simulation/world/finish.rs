@@ -27,6 +27,7 @@ impl World {
             if let Some(member) = self.members.get_mut(&id) {
                 member.paused_until = 0;
                 member.hung_until = 0;
+                member.crash_at_install = false;
                 member.slow_us = 0;
                 member.empty_disk();
                 member.disk.clear_faults();

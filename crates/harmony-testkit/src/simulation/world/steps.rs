@@ -10,7 +10,7 @@ use harmony_types::{NodeError, NodeId, Storage};
 
 use super::{Event, Step, World};
 use crate::history::Moment;
-use crate::simulation::member::Process;
+use crate::simulation::member::{Member, Process};
 use crate::simulation::plan::Loss;
 use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US, drifted};
@@ -95,6 +95,12 @@ impl World {
             self.plan_step(id, again, step);
             return;
         }
+        if step == Step::Apply && std::mem::take(&mut member.crash_at_install) {
+            self.crash(id, Loss::Torn);
+            let at = now + self.pace.range(100 * MS..3 * SECOND);
+            self.schedule.push(at, Event::Restart { member: id });
+            return;
+        }
         match step {
             Step::Tick => self.plan_step(id, drifted(BEAT, -drift_ppm), Step::Tick),
             Step::CheckpointDue => {
@@ -123,6 +129,9 @@ impl World {
         match result {
             Ok(()) => {
                 self.probe_step(id, step);
+                if step == Step::Checkpoint {
+                    self.check_power_failure(id);
+                }
                 self.check(id);
                 self.follow_up(id);
             }
@@ -204,6 +213,14 @@ impl World {
         }
         if after.last < before.last {
             self.probe(Probe::LogTruncated);
+        }
+    }
+
+    /// A checkpoint and the log that it needs are on disk together.
+    fn check_power_failure(&mut self, id: NodeId) {
+        let member = self.members.get(&id).filter(|member| !member.rotten && !member.full);
+        if let Some(Err(what)) = member.map(Member::survives_power_failure) {
+            self.violation(format!("n{id} would not survive a power failure now: {what}"));
         }
     }
 
