@@ -27,6 +27,7 @@ pub mod hunt;
 mod invariants;
 mod member;
 mod network;
+mod picture;
 pub mod plan;
 #[cfg(feature = "planted")]
 mod planted;
@@ -35,6 +36,7 @@ pub mod shrink;
 mod time;
 mod told;
 mod trace;
+mod watcher;
 mod world;
 
 use std::fmt;
@@ -42,11 +44,12 @@ use std::fmt;
 use harmony_types::fake::seed::Seed;
 
 pub use self::network::Links;
-pub use self::plan::{Fault, Intensity, Loss, Plan};
+pub use self::plan::{AuthDeed, Fault, Intensity, Loss, Plan, Work};
 pub use self::probes::{Probe, Probes};
 pub use self::shrink::shrink;
 pub use self::world::World;
 use crate::history::History;
+use crate::trace::Trace;
 
 /// What a run is like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +58,8 @@ pub struct Options {
     pub members: u64,
     /// Clients; 63 at most.
     pub clients: u32,
+    /// Clients that watch.
+    pub watchers: u32,
     /// The longest time that a client thinks between two calls, milliseconds.
     pub think_ms: u64,
     /// How long faults happen, simulated milliseconds.
@@ -72,6 +77,7 @@ impl Default for Options {
         Self {
             members: 3,
             clients: 4,
+            watchers: 2,
             think_ms: 500,
             length_ms: 30_000,
             intensity: Intensity::Moderate,
@@ -113,6 +119,8 @@ pub struct Report {
     pub violations: Vec<Violation>,
     /// Every event, if asked for.
     pub trace: Vec<String>,
+    /// The same as a picture, if asked for.
+    pub picture: Option<Trace>,
 }
 
 impl fmt::Display for Report {

@@ -21,6 +21,8 @@ pub struct Trace {
     pub messages: Vec<TraceMessage>,
     /// In any order.
     pub marks: Vec<Mark>,
+    /// What concerns all, in words: faults, say.
+    pub events: Vec<(Moment, String)>,
     /// What clients asked, in lanes of their own.
     pub history: History,
 }
@@ -106,6 +108,7 @@ impl Trace {
             let node = text(&mark.node.to_string());
             format!("[{node},{},\"{kind}\",{number},{}]", mark.at, text(words))
         }));
+        let events = list(self.events.iter().map(|(at, words)| format!("[{at},{}]", text(words))));
         let calls = list(self.history.operations.iter().map(|operation| {
             let returned = operation.returned.map_or_else(|| "null".to_owned(), |at| at.to_string());
             let is_unknown = operation.is_unknown();
@@ -114,7 +117,7 @@ impl Trace {
         }));
         let title = text(&self.title);
         format!(
-            "{{\"title\":{title},\n\"nodes\":{nodes},\n\"messages\":{messages},\n\"marks\":{marks},\n\"calls\":{calls}}}"
+            "{{\"title\":{title},\n\"nodes\":{nodes},\n\"messages\":{messages},\n\"marks\":{marks},\n\"events\":{events},\n\"calls\":{calls}}}"
         )
     }
 }
@@ -169,6 +172,7 @@ mod tests {
         trace.marks.push(mark(4, MarkKind::Term { term: Term(3), is_leader: true }));
         trace.marks.push(mark(6, MarkKind::Commit(LogIndex(9))));
         trace.marks.push(mark(7, MarkKind::Crash));
+        trace.events.push((Moment(3), "cut 1 10".into()));
         trace.history.operations.push(Operation::sent(ClientId(2), Moment(1), put("k", "<v>")));
         let page = trace.to_html();
         for part in [
@@ -178,6 +182,7 @@ mod tests {
             r#"["1",4,"leader",3,""]"#,
             r#"["1",6,"commit",9,""]"#,
             r#"["1",7,"crash",0,""]"#,
+            r#""events":[[3,"cut 1 10"]]"#,
             r#"[2,1,null,true,"op c2 n? 1.. put \"k\" \"\u003cv>\" -> unknown"]"#,
         ] {
             assert!(page.contains(part), "{part} is missing in {page}");

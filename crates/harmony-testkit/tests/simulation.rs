@@ -86,6 +86,14 @@ fn wild_runs_visit_rare_branches_and_break_no_rule() {
         Probe::Forgot,
         Probe::Joined,
         Probe::Compacted,
+        Probe::CrashInApply,
+        Probe::Rebuilt,
+        Probe::WatchReadHistory,
+        Probe::WatchResumed,
+        Probe::WatchCompacted,
+        Probe::LeaseRenewed,
+        Probe::LeaseExpired,
+        Probe::PermissionDenied,
     ] {
         assert_ne!(probes.count(probe), 0, "{probe:?} was not visited:\n{probes}");
     }

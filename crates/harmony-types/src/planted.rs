@@ -74,6 +74,12 @@ pub enum Bug {
     TxnWrongBranch,
     /// The version of a key that is written again after its delete does not begin at 1.
     VersionNotReset,
+    /// A key that is deleted stays attached to its lease.
+    KeepLeaseAtDelete,
+    /// A renewal is answered and changes nothing.
+    IgnoreRenewal,
+    /// A watcher whose next events are compacted is not told so, and goes on behind them.
+    WatchPastCompaction,
     /// After a restart the newest revision is given out again.
     RevisionBack,
     /// The rolling hash leaves out the first write after a checkpoint.
@@ -82,7 +88,7 @@ pub enum Bug {
 
 impl Bug {
     /// All of them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 36] = [
         Self::SkipSync,
         Self::ForgetVote,
         Self::ForgetTerm,
@@ -114,6 +120,9 @@ impl Bug {
         Self::CompactOneMore,
         Self::TxnWrongBranch,
         Self::VersionNotReset,
+        Self::KeepLeaseAtDelete,
+        Self::IgnoreRenewal,
+        Self::WatchPastCompaction,
         Self::RevisionBack,
         Self::HashMissesWrite,
     ];

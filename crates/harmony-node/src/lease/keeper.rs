@@ -198,18 +198,19 @@ impl LeaseObserver for Sink {
 
 impl LeaseKeeper {
     /// A keeper without a thread, for a simulator: see [`LeaseKeeper::step`]. Takes the place of any other observer of these
-    /// leases.
+    /// leases. `boot_nonce` differs from life to life.
     #[must_use]
     pub fn new(
         leases: Arc<dyn Leases>,
         host: Arc<dyn LeaseHost>,
         clock: Arc<dyn Clock>,
         options: LeaseOptions,
+        boot_nonce: u64,
     ) -> Self {
         let metrics = Arc::new(LeaseMetrics::default());
         let inbox = Arc::new(Mailbox::default());
         leases.observe_leases(Arc::new(Sink(Arc::clone(&inbox))));
-        let core = Mutex::new(Core::new(options, Arc::clone(&metrics), boot_nonce(&*clock)));
+        let core = Mutex::new(Core::new(options, Arc::clone(&metrics), boot_nonce));
         let shared = Arc::new(Shared { inbox, leases, host, clock, core, peers: Mutex::default(), metrics });
         let door: Weak<Shared> = Arc::downgrade(&shared);
         shared.host.attach(door);
@@ -226,7 +227,8 @@ impl LeaseKeeper {
         clock: Arc<dyn Clock>,
         options: LeaseOptions,
     ) -> Result<Self, NodeError> {
-        let keeper = Self::new(leases, host, clock, options);
+        let nonce = boot_nonce(&*clock);
+        let keeper = Self::new(leases, host, clock, options, nonce);
         let shared = Arc::clone(&keeper.shared);
         let thread = std::thread::Builder::new().name("harmony-lease".to_owned()).spawn(move || {
             let mut wait = Duration::ZERO;
@@ -294,11 +296,13 @@ impl LeaseKeeper {
     /// # Errors
     /// The leases cannot be read.
     pub fn step(&self) -> Result<Duration, StorageError> {
-        let inbox = match self.shared.inbox.take(Some(Duration::ZERO)) {
-            Taken::Content(inbox) => inbox,
-            Taken::TimedOut | Taken::Closed => Inbox::default(),
-        };
-        self.shared.turn(inbox)
+        self.shared.turn(self.shared.inbox.try_take().unwrap_or_default())
+    }
+
+    /// Whether something came in for [`LeaseKeeper::step`].
+    #[must_use]
+    pub fn step_due(&self) -> bool {
+        self.shared.inbox.is_filled()
     }
 
     /// What it counts.

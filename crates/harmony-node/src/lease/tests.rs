@@ -142,6 +142,7 @@ impl World {
                 Arc::new(Member(member, Arc::clone(&cluster))),
                 Arc::new(clock.clone()),
                 LeaseOptions { checkpoint_interval: Duration::from_secs(20), ..LeaseOptions::new(ELECTION) },
+                member as u64,
             )
         };
         let keepers = (0..3).map(keeper).collect();

@@ -191,6 +191,19 @@ impl WatchHub {
         self.inner.read_once()
     }
 
+    /// Whether [`WatchHub::publish_step`] has something to do.
+    #[must_use]
+    pub fn publish_due(&self) -> bool {
+        self.inner.published.mailbox.is_filled()
+    }
+
+    /// Whether somebody fell behind since this was asked last: [`WatchHub::history_step`] is to be done until it says that
+    /// there is nothing.
+    #[must_use]
+    pub fn history_due(&self) -> bool {
+        self.inner.behind.try_take().is_some()
+    }
+
     /// What it counts.
     #[must_use]
     pub fn metrics(&self) -> Arc<WatchMetrics> {

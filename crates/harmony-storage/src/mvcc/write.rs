@@ -84,7 +84,9 @@ pub(crate) fn delete_range(
 
 /// Deletes one key, whose live version is `before`.
 pub(crate) fn delete(batch: &mut Batch, key: &[u8], before: &VersionBuf) {
-    lease::move_key(batch, key, before.lease, 0);
+    if !planted::is(Bug::KeepLeaseAtDelete) {
+        lease::move_key(batch, key, before.lease, 0);
+    }
     let tombstone = VersionBuf::tombstone(batch.next_write());
     batch.write(key, &tombstone, Some(before));
 }

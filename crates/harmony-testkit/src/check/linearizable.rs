@@ -9,6 +9,7 @@
 
 use super::calls::{Evidence, Expected, StoreCall, calls};
 use super::kv::Kv;
+use super::log::{self, Log};
 use super::order::{self, Conflict};
 use super::search::{Found, Limits, search};
 use super::store::Store;
@@ -32,6 +33,28 @@ const PART_STEPS: u64 = 200_000;
 /// that no client asked for, automatic compactions say, are to be in the history as operations of unknown outcome.
 #[must_use]
 pub fn check(history: &History, limits: Limits) -> Verdict {
+    decide(history, &calls(history), limits)
+}
+
+/// As [`check`], with a log that tells what became of operations of unknown outcome: what [`super::log::check`] says and this together
+/// cost about as much as sorting, unless the history is wrong.
+#[must_use]
+pub fn check_with_log(history: &History, log: &Log, limits: Limits) -> Verdict {
+    match log::agree(history, log) {
+        Err(violation) => Verdict::Violated(violation),
+        Ok(Some(calls)) => match decide(history, &calls, limits) {
+            // Told again without the log where that shows it, too: what is printed follows from the answers alone then.
+            Verdict::Violated(violation) => match check(history, limits) {
+                Verdict::Violated(plain) => Verdict::Violated(plain),
+                _ => Verdict::Violated(violation),
+            },
+            verdict => verdict,
+        },
+        Ok(None) => check(history, limits),
+    }
+}
+
+fn decide<'h>(history: &'h History, calls: &[StoreCall<'h>], limits: Limits) -> Verdict {
     if let Some(operation) = history
         .operations
         .iter()
@@ -40,24 +63,23 @@ pub fn check(history: &History, limits: Limits) -> Verdict {
         let violation = Violation::new(PROPERTY, "an operation returned before it was called");
         return Verdict::Violated(violation.with_window(vec![operation.to_string()]));
     }
-    let calls = calls(history);
-    if let Some(conflict) = order::check(&calls) {
-        return violated(history, &calls, &conflict);
+    if let Some(conflict) = order::check(calls) {
+        return violated(history, calls, &conflict);
     }
-    let evidence = Evidence::of(&calls);
-    match replay::check(&calls, &evidence) {
+    let evidence = Evidence::of(calls);
+    match replay::check(calls, &evidence) {
         Some(Ok(())) => return Verdict::Holds,
-        Some(Err(conflict)) => return violated(history, &calls, &conflict),
+        Some(Err(conflict)) => return violated(history, calls, &conflict),
         None => {}
     }
-    match search(&mut Kv::new(evidence), &calls, limits) {
+    match search(&mut Kv::new(evidence), calls, limits) {
         Found::Order(_) => Verdict::Holds,
         Found::Undecided { steps, states } => Verdict::Undecided(format!(
             "{} operations, {} of them of unknown outcome: {steps} steps and {states} states were not enough",
             calls.len(),
             calls.iter().filter(|call| !call.is_certain).count()
         )),
-        Found::Nothing { steps, .. } => explain(history, &calls, steps, limits),
+        Found::Nothing { steps, .. } => explain(history, calls, steps, limits),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What happened, revision by revision: the measure for watches, for reads of one member's own state, and for whether what
 //! was acknowledged is there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use harmony_types::Event;
 
@@ -129,6 +129,13 @@ const PROPERTY: &str = "as acknowledged";
 /// # Errors
 /// The first operation or revision where they contradict each other.
 pub fn check(history: &History, log: &Log) -> Result<(), Violation> {
+    agree(history, log).map(|_| ())
+}
+
+/// As [`check`]; the calls with what the log tells of those of unknown outcome: whichever wrote a revision is certain, and none that
+/// wrote nothing is there. `None`: the log leaves open which one it was in a way that matters (one of them seems to have taken effect
+/// twice, or it was the end of a lease or somebody's delete), and only a search tells.
+pub(crate) fn agree<'h>(history: &'h History, log: &Log) -> Result<Option<Vec<StoreCall<'h>>>, Violation> {
     let mut calls = calls(history);
     let violation = |reason: String, calls: &[StoreCall<'_>], core: &[&StoreCall<'_>]| {
         Violation::new(PROPERTY, reason).with_window(window::lines(history, calls, core))
@@ -136,6 +143,7 @@ pub fn check(history: &History, log: &Log) -> Result<(), Violation> {
     let mut store = Store::with_every_lease();
     let mut slots = by_revision(&calls).into_iter().peekable();
     let mut unowned = Vec::new();
+    let mut is_clear = true;
     for revision in 1..=log.last() {
         let events = log.at(revision);
         let mut is_owned = revision == 1;
@@ -147,8 +155,10 @@ pub fn check(history: &History, log: &Log) -> Result<(), Violation> {
         if !is_owned {
             let reason =
                 || format!("nobody can have asked for what happened at revision {revision}: {events:?}");
-            let cause =
-                cause(&mut store, &calls, events).ok_or_else(|| Violation::new(PROPERTY, reason()))?;
+            let cause = cause(&mut store, &calls, revision, events)
+                .ok_or_else(|| Violation::new(PROPERTY, reason()))?;
+            let (cause, is_alone) = cause;
+            is_clear &= is_alone;
             unowned.push(StoreCall { op: StoreOp { place: Place::Write(revision), ..cause.op }, ..cause });
         }
         if revision > 1 {
@@ -163,8 +173,21 @@ pub fn check(history: &History, log: &Log) -> Result<(), Violation> {
         let reason = format!("revision {revision} is not in the log, which ends at {}", log.last());
         return Err(violation(reason, &calls, &[&calls[position]]));
     }
+    let causes: BTreeSet<(usize, bool)> = unowned.iter().map(cause_of).collect();
+    is_clear &= causes.len() == unowned.len();
     calls.extend(unowned);
-    let Some(conflict) = order::check(&calls) else { return Ok(()) };
+    let Some(conflict) = order::check(&calls) else {
+        // Leases and compactions leave no trace in the log, or may leave none.
+        calls.retain(|call| {
+            let is_told = causes.contains(&cause_of(call));
+            match call.op.place {
+                Place::Either(_) => !is_told,
+                Place::Anywhere if !call.is_certain => !is_told && !call.op.writes_or_does_nothing(),
+                _ => true,
+            }
+        });
+        return Ok(is_clear.then_some(calls));
+    };
     let core: Vec<_> = conflict.calls.iter().map(|position| &calls[*position]).collect();
     Err(violation(conflict.reason, &calls, &core))
 }
@@ -193,9 +216,19 @@ fn compare(store: &mut Store, call: &StoreCall<'_>, log: Option<&[Event]>) -> Re
     }
 }
 
+/// Which operation it is; the end of a lease has the place of its grant.
+fn cause_of(call: &StoreCall<'_>) -> (usize, bool) {
+    (call.op.position, matches!(*call.op.request, Request::LeaseRevoke(_)))
+}
+
 /// The operation of unknown outcome (or the end of a lease) that was called first among those that do in this state what
-/// happened.
-fn cause<'h>(store: &mut Store, calls: &[StoreCall<'h>], happened: &[Event]) -> Option<StoreCall<'h>> {
+/// happened; and whether all of those end leases, or none does.
+fn cause<'h>(
+    store: &mut Store,
+    calls: &[StoreCall<'h>],
+    revision: i64,
+    happened: &[Event],
+) -> Option<(StoreCall<'h>, bool)> {
     let mark = store.mark();
     let mut does_it = |call: &&StoreCall<'h>| {
         let is_done = store.run(&call.op.request).is_ok() && store.events_since(mark) == happened;
@@ -203,15 +236,15 @@ fn cause<'h>(store: &mut Store, calls: &[StoreCall<'h>], happened: &[Event]) -> 
         is_done
     };
     let open = calls.iter().filter(|call| {
-        matches!(call.op.place, Place::Either(_) | Place::Anywhere)
+        (call.op.place == Place::Anywhere || call.op.place == Place::Either(revision))
             && !matches!(call.op.expected, Expected::Refused(_))
     });
-    open.filter(|call| does_it(call)).min_by_key(|call| call.called).map(|call| StoreCall {
-        called: call.called,
-        returned: None,
-        is_certain: true,
-        op: call.op.clone(),
-    })
+    let all: Vec<&StoreCall<'h>> = open.filter(|call| does_it(call)).collect();
+    // One that was answered with this revision, for certain; else whichever may have come first.
+    let first = all.iter().min_by_key(|call| (call.op.place == Place::Anywhere, call.called))?;
+    let is_alone = all.iter().all(|call| cause_of(call).1 == cause_of(first).1);
+    let call = StoreCall { is_certain: true, ..StoreCall::clone(first) };
+    Some((call, is_alone))
 }
 
 #[cfg(test)]

@@ -6,16 +6,18 @@ use std::sync::{Mutex, PoisonError};
 use bytes::Bytes;
 use harmony_node::ReplySink;
 use harmony_types::fake::seed::SeededRng;
+use harmony_types::lease::{LeaseGrant, LeaseRevoke};
 use harmony_types::txn::{Compare, CompareResult, CompareTarget, DeleteRange, Put, Range, TxnOp, TxnOpKind};
 use harmony_types::{
-    CommandKind, KeyRange, Membership, NodeError, NodeId, Outcome, OutcomeKind, Refusal, Revision, Txn,
+    CommandKind, KeyRange, LeaseId, Membership, NodeError, NodeId, Outcome, OutcomeKind, Refusal, Revision,
+    Txn,
 };
 
 use super::time::MS;
 use crate::history::{Answer, ClientId, Moment, Operation, OperationOutcome, Reply, Request};
 
 /// Keys that clients share: few, so that they meet.
-const KEYS: u64 = 6;
+pub(super) const KEYS: u64 = 6;
 
 /// How the calls of one process ended since it was last asked.
 #[derive(Default)]
@@ -33,6 +35,7 @@ pub(super) enum End {
     Proposal(Result<Outcome, NodeError>),
     Read(Result<(), NodeError>),
     Change(Result<Membership, NodeError>),
+    Renewal(Result<i64, NodeError>),
 }
 
 impl Replies {
@@ -64,6 +67,12 @@ impl ReplySink<Membership> for Replies {
     }
 }
 
+impl ReplySink<i64> for Replies {
+    fn complete(&self, batch: Vec<(u64, Result<i64, NodeError>)>) {
+        self.push(batch, End::Renewal);
+    }
+}
+
 /// One client.
 pub(super) struct Session {
     id: ClientId,
@@ -73,6 +82,8 @@ pub(super) struct Session {
     calls: u64,
     /// The newest mod revisions that it saw, by key.
     seen: BTreeMap<Bytes, i64>,
+    /// Leases that it asked for, the newest ones.
+    leases: Vec<LeaseId>,
 }
 
 /// A call under way.
@@ -85,7 +96,14 @@ pub(super) struct Call {
 
 impl Session {
     pub(super) fn new(number: u32, rng: SeededRng) -> Self {
-        Self { id: ClientId(number), rng, member: number as usize, calls: 0, seen: BTreeMap::new() }
+        Self {
+            id: ClientId(number),
+            rng,
+            member: number as usize,
+            calls: 0,
+            seen: BTreeMap::new(),
+            leases: Vec::new(),
+        }
     }
 
     /// Until its next call, nanoseconds.
@@ -126,14 +144,40 @@ impl Session {
         format!("c{}-{}{}", self.id.0, self.calls, ".".repeat(filler)).into()
     }
 
+    /// A lease of its own, granted or not, that may be over.
+    fn lease(&mut self) -> Option<LeaseId> {
+        (!self.leases.is_empty()).then(|| *self.rng.pick(&self.leases))
+    }
+
+    /// A grant, or something for a lease that it asked for.
+    fn lease_request(&mut self) -> Request {
+        let lease = self.lease();
+        match (lease, self.rng.below(8)) {
+            (Some(id), 0..5) => Request::LeaseRenew(id),
+            (Some(id), 5) => Request::LeaseRevoke(LeaseRevoke { id: id.0 }),
+            _ => {
+                self.calls += 1;
+                let id = LeaseId(i64::from(self.id.0) << 32 | self.calls.cast_signed());
+                self.leases.push(id);
+                if 3 < self.leases.len() {
+                    self.leases.remove(0);
+                }
+                let ttl_s = *self.rng.pick(&[2, 2, 3, 5, 9]);
+                Request::LeaseGrant(LeaseGrant { id: id.0, ttl: ttl_s })
+            }
+        }
+    }
+
     fn request(&mut self) -> Request {
         let key = self.key();
         match self.rng.below(100) {
-            0..35 => {
+            0..28 => {
                 let prev_kv = self.rng.chance(1, 4);
-                Request::Put(Put { key, value: self.value(), prev_kv, ..Put::default() })
+                let lease = self.lease().filter(|_| self.rng.chance(1, 3)).map_or(0, |lease| lease.0);
+                Request::Put(Put { key, value: self.value(), lease, prev_kv, ..Put::default() })
             }
-            35..60 => Request::Range { range: Range { key, ..Range::default() }, serializable: false },
+            28..36 => self.lease_request(),
+            36..60 => Request::Range { range: Range { key, ..Range::default() }, serializable: false },
             60..68 => Request::Range { range: Range { key, ..Range::default() }, serializable: true },
             68..76 => {
                 let KeyRange { key, end: range_end } = KeyRange::prefix(b"k");

@@ -9,7 +9,7 @@ use harmony_types::planted::{self, Bug};
 use super::{Options, World};
 
 /// What shows a bug, by words of the violation that it reports; the first that fits.
-const CHECKERS: [(&str, &str); 19] = [
+const CHECKERS: [(&str, &str); 22] = [
     ("both lead term", "one leader a term"),
     ("voted for", "one vote a term"),
     ("acknowledged entries up to", "acknowledged entries stay"),
@@ -28,7 +28,10 @@ const CHECKERS: [(&str, &str); 19] = [
     ("not linearizable", "`check::linearizable`"),
     ("not serializable", "`check::serializable`"),
     ("not as acknowledged", "`check::log`"),
+    ("not a lease that lives its time", "`check::lease`"),
+    ("as a watch:", "`check::watch`"),
     ("not a log of events", "`check::log`"),
+    ("watch", "watches are told all that happened"),
 ];
 
 /// How a bug was caught.

@@ -31,7 +31,7 @@ pub(super) struct Invariants {
 pub(super) struct Seen {
     pub(super) term: u64,
     pub(super) leads: bool,
-    commit: u64,
+    pub(super) commit: u64,
     /// Entries that were compared with what is known to be committed.
     checked: u64,
     applied: u64,

@@ -3,20 +3,23 @@
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::time::Duration;
 
 use harmony_node::stepped::Chance;
-use harmony_node::{Node, SteppedNode, Witness};
+use harmony_node::{LeaseKeeper, LeaseOptions, Node, SteppedNode, WatchHub, Witness};
 use harmony_storage::UnifiedStorage;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
 use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::{
-    ClusterId, FileSystem, Member as MemberOfCluster, Membership, NodeError, NodeId, Role, Storage,
+    Clock, ClusterId, FileSystem, Member as MemberOfCluster, Membership, NodeError, NodeId, Role, Storage,
 };
 
 use super::invariants::Seen;
 use super::network::{Outbox, SimulatedTransport};
+use super::plan::{Loss, Work};
 use super::time::{MemberClock, Now};
 use super::trace::mix;
+use super::watcher::HUB;
 
 const CLUSTER: ClusterId = ClusterId(0x51);
 const WAL_DIR: &str = "/data/wal";
@@ -41,10 +44,14 @@ pub(super) struct Member {
     pub(super) process: Option<Process>,
     /// The process stands still until then.
     pub(super) paused_until: u64,
+    /// Its clients and it do not hear each other until then.
+    pub(super) cut_off_until: u64,
     /// The disk completes nothing until then.
     pub(super) hung_until: u64,
-    /// The process ends in the middle of what it applies next: a snapshot came.
-    pub(super) crash_at_install: bool,
+    /// Nor what an apply reads.
+    pub(super) reads_hung_until: u64,
+    /// The process ends in the middle of this, when it does it next.
+    pub(super) crash_in: Option<(Work, Loss)>,
     /// What a sync takes; 0: what a good disk takes.
     pub(super) slow_us: u64,
     /// Its disk has a limit.
@@ -68,6 +75,13 @@ pub(super) struct Process {
     pub(super) node: SteppedNode<Stored>,
     pub(super) handle: Node<Stored>,
     pub(super) storage: Arc<UnifiedStorage>,
+    pub(super) hub: WatchHub,
+    /// Somebody who watches is behind.
+    pub(super) behind: bool,
+    pub(super) keeper: LeaseKeeper,
+    /// Until the keeper's next turn, on the member's clock.
+    pub(super) keeper_wait: Duration,
+    pub(super) clock: Arc<MemberClock>,
     pub(super) outbox: Arc<Outbox>,
     pub(super) under_way: UnderWay,
     pub(super) seen: Seen,
@@ -81,6 +95,10 @@ pub(super) struct UnderWay {
     pub(super) apply: bool,
     pub(super) snapshots: bool,
     pub(super) checkpoint: bool,
+    pub(super) rebuild: bool,
+    pub(super) publish: bool,
+    pub(super) history: bool,
+    pub(super) leases: bool,
 }
 
 impl Member {
@@ -94,8 +112,10 @@ impl Member {
             life: 0,
             process: None,
             paused_until: 0,
+            cut_off_until: 0,
             hung_until: 0,
-            crash_at_install: false,
+            reads_hung_until: 0,
+            crash_in: None,
             slow_us: 0,
             full: false,
             rotten: false,
@@ -123,23 +143,41 @@ impl Member {
         let witness = Witness::open(fs, "/data")?;
         let outbox = Arc::new(Outbox::default());
         let transport = Arc::new(SimulatedTransport(Arc::clone(&outbox)));
-        let clock = MemberClock {
+        let clock = Arc::new(MemberClock {
             now: now.clone(),
             calendar_shift_ms: Arc::clone(&self.calendar_shift_ms),
             drift_ppm: self.drift_ppm,
-        };
+        });
         let own = mix(mix(seed ^ self.id.get()) ^ self.life);
         let chance = Chance { boot_nonce: own, election_seed: mix(own) };
         let config = node_config(self.id);
+        let leases = LeaseOptions::new(Duration::from_millis(config.election_timeout_ms));
+        let clock_of_node = Arc::clone(&clock) as Arc<dyn Clock>;
         #[cfg(not(feature = "planted"))]
-        let storage_of_node = Arc::clone(&storage);
+        let stored = Arc::clone(&storage);
         #[cfg(feature = "planted")]
-        let storage_of_node = Arc::new(Stored::new(Arc::clone(&storage), self.replaced.clone())?);
-        let node = SteppedNode::start(config, storage_of_node, transport, Arc::new(clock), witness, chance)?;
+        let stored = Arc::new(Stored::new(Arc::clone(&storage), self.replaced.clone())?);
+        let node =
+            SteppedNode::start(config, stored, transport, Arc::clone(&clock_of_node), witness, chance)?;
         let handle = node.handle();
+        let hub = WatchHub::new(Arc::clone(&storage) as _, HUB);
+        let host = Arc::new(handle.clone());
+        let keeper = LeaseKeeper::new(Arc::clone(&storage) as _, host, clock_of_node, leases, mix(own ^ 1));
         let seen = Seen::default();
         let under_way = UnderWay::default();
-        self.process = Some(Process { node, handle, storage, outbox, under_way, seen });
+        self.process = Some(Process {
+            node,
+            handle,
+            storage,
+            hub,
+            behind: false,
+            keeper,
+            keeper_wait: leases.beat,
+            clock,
+            outbox,
+            under_way,
+            seen,
+        });
         Ok(())
     }
 

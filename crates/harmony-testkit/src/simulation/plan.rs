@@ -38,6 +38,32 @@ pub enum Loss {
     Torn,
 }
 
+/// A piece of work in the middle of which a process can end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// A sync of the log.
+    Sync,
+    /// Applying, or installing a snapshot.
+    Apply,
+    /// A checkpoint.
+    Checkpoint,
+    /// Making a snapshot for a peer.
+    Snapshot,
+}
+
+/// What an operator does to users and roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthDeed {
+    /// Adds every client as a user that may use all keys, and has permissions asked for.
+    Enable,
+    /// Leaves the clients half of the keys.
+    Narrow,
+    /// Gives them all keys again.
+    Widen,
+    /// Has permissions asked for no longer.
+    Disable,
+}
+
 /// Something that goes wrong, or an operator's deed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -58,6 +84,13 @@ pub enum Fault {
         /// It belongs to both.
         bridge: bool,
     },
+    /// A member and its clients do not hear each other for so many milliseconds.
+    CutClients {
+        /// Whose.
+        member: NodeId,
+        /// How long.
+        ms: u64,
+    },
     /// All cuts end, and links are calm.
     Heal,
     /// All links behave so.
@@ -66,6 +99,15 @@ pub enum Fault {
     Crash {
         /// Whose.
         member: NodeId,
+        /// What its disk loses.
+        loss: Loss,
+    },
+    /// A process ends in the middle of this, when it does it next.
+    CrashIn {
+        /// Whose.
+        member: NodeId,
+        /// In what.
+        work: Work,
         /// What its disk loses.
         loss: Loss,
     },
@@ -92,6 +134,13 @@ pub enum Fault {
         /// How long.
         ms: u64,
     },
+    /// A disk completes nothing for so many milliseconds, not even what an apply reads.
+    HangReads {
+        /// Whose.
+        member: NodeId,
+        /// How long.
+        ms: u64,
+    },
     /// A disk has room for so many more bytes.
     FillDisk {
         /// Whose.
@@ -108,7 +157,7 @@ pub enum Fault {
         /// Which call, from 1.
         nth: u64,
     },
-    /// A bit on a disk flips while its process is down, or behind its back.
+    /// A bit on a disk flips, or a block is written to a wrong place, while its process is down or behind its back.
     Rot(NodeId),
     /// A process ends, and its directory is gone.
     LoseDirectory(NodeId),
@@ -118,6 +167,12 @@ pub enum Fault {
     Join(NodeId),
     /// A member is removed.
     Remove(NodeId),
+    /// Users and roles change.
+    Auth(AuthDeed),
+    /// A member writes its tree anew, as an online defragmentation does.
+    Rebuild(NodeId),
+    /// More reads come to a member at once than it takes.
+    Flood(NodeId),
     /// The history is compacted up to the newest revision.
     Compact,
     /// A member's clock runs fast by so many parts in a million; below 0, slow.

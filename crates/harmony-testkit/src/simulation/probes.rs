@@ -75,11 +75,35 @@ pub enum Probe {
     Compacted,
     /// Damage on a disk was found when it was opened.
     DamageFound,
+    /// A process died in the middle of making a snapshot.
+    CrashInSnapshot,
+    /// A process died in the middle of writing its tree anew.
+    CrashInRebuild,
+    /// A tree was written anew.
+    Rebuilt,
+    /// A watcher fell behind, and history was read for it.
+    WatchReadHistory,
+    /// A watch that was broken went on elsewhere.
+    WatchResumed,
+    /// A watch ended, as what it was to be told next was compacted.
+    WatchCompacted,
+    /// A lease was granted.
+    LeaseGranted,
+    /// A lease was renewed.
+    LeaseRenewed,
+    /// The time of a lease was over.
+    LeaseExpired,
+    /// The log was told what is left of a lease.
+    LeaseCheckpointed,
+    /// A command was refused, as its author may not do this.
+    PermissionDenied,
+    /// A command was refused, as users or roles had changed since it was proposed.
+    AuthRevisionOld,
 }
 
 impl Probe {
     /// All of them.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 46] = [
         Self::LeaderElected,
         Self::LeaderLostWithProposals,
         Self::PreVoteRefused,
@@ -114,7 +138,25 @@ impl Probe {
         Self::Promoted,
         Self::Compacted,
         Self::DamageFound,
+        Self::CrashInSnapshot,
+        Self::CrashInRebuild,
+        Self::Rebuilt,
+        Self::WatchReadHistory,
+        Self::WatchResumed,
+        Self::WatchCompacted,
+        Self::LeaseGranted,
+        Self::LeaseRenewed,
+        Self::LeaseExpired,
+        Self::LeaseCheckpointed,
+        Self::PermissionDenied,
+        Self::AuthRevisionOld,
     ];
+
+    /// Whether a campaign of some hundred runs of each size and intensity that did not visit it has become blind.
+    #[must_use]
+    pub const fn is_common(self) -> bool {
+        !matches!(self, Self::ApplyWaited | Self::CrashInRebuild | Self::TornTailCut)
+    }
 }
 
 /// How often each was visited.

@@ -42,6 +42,11 @@ impl Told {
         }
     }
 
+    /// The newest revision that was told.
+    pub(super) const fn revision(&self) -> u64 {
+        self.revision
+    }
+
     /// All events, if none is missing.
     pub(super) fn take_whole(&mut self) -> Option<Vec<Event>> {
         (!self.is_cut).then(|| std::mem::take(&mut self.events))

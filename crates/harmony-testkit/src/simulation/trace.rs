@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use harmony_node::watch::WatchMessage;
 use harmony_types::PeerMessage;
 
 /// A hash over numbers and bytes, in order. Not for anything hostile.
@@ -96,6 +97,27 @@ impl Digest {
                 self.number(6 << 32);
                 held.iter().for_each(|(id, index)| self.number(id.get() << 48 ^ index.0));
             }
+        }
+    }
+}
+
+impl Digest {
+    /// What a watcher is told.
+    pub(super) fn watch_message(&mut self, message: &WatchMessage) {
+        match message {
+            WatchMessage::Created { revision, .. } => self.number(1 << 32 | revision.0),
+            WatchMessage::Events { events, revision, more, .. } => {
+                self.number(2 << 32 | u64::from(*more));
+                self.number(revision.0);
+                for kv in events.iter().filter_map(|event| event.kv.as_ref()) {
+                    self.number(kv.mod_revision.cast_unsigned());
+                    self.bytes(&kv.key);
+                    self.bytes(&kv.value);
+                }
+            }
+            WatchMessage::Progress { revision, .. } => self.number(3 << 32 | revision.0),
+            WatchMessage::Canceled { revision, .. } => self.number(4 << 32 | revision.0),
+            WatchMessage::Closed => self.number(5 << 32),
         }
     }
 }

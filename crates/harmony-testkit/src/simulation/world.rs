@@ -3,15 +3,18 @@
 //! Between two events nothing moves. An event is one step of one process, the arrival of one message, one deed of a client, one
 //! fault of the plan. After each, the world looks at what the process wants done, plans it, and checks what must hold.
 
+mod auth;
 mod clients;
 mod faults;
 mod finish;
 mod links;
 mod steps;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use harmony_node::watch::WatchMessage;
 use harmony_types::fake::seed::{Seed, SeededRng};
 use harmony_types::{Membership, Message, NodeId, PeerMessage, Role, SnapshotMeta};
 
@@ -19,12 +22,15 @@ use super::client::{Call, Replies, Session};
 use super::invariants::Invariants;
 use super::member::{Member, member_of_cluster};
 use super::network::Network;
-use super::plan::{Fault, Plan};
+use super::picture::Picture;
+use super::plan::{self, Fault, Plan};
 use super::probes::{Probe, Probes};
 use super::time::{MS, Now, Schedule};
 use super::told::Told;
 use super::trace::{Trace, mix};
+use super::watcher::{Watcher, Woken};
 use super::{Options, Report, Violation};
+use crate::check::lease::ClockError;
 use crate::check::log::Log;
 use crate::check::search::Limits;
 use crate::check::{self, Verdict, linearizable, serializable};
@@ -38,7 +44,7 @@ enum Event {
     /// A step of a process.
     Step { member: NodeId, life: u64, step: Step },
     /// A message arrives.
-    Message { from: NodeId, from_life: u64, to: NodeId, message: PeerMessage },
+    Message { from: NodeId, from_life: u64, to: NodeId, sent: u64, message: PeerMessage },
     /// A whole snapshot arrives.
     Snapshot(Box<SnapshotArrival>),
     /// A member learns that a peer was not reached.
@@ -61,6 +67,18 @@ enum Event {
     Restart { member: NodeId },
     /// A process that stood still goes on, if no other pause holds it.
     Resume { member: NodeId },
+    /// A client begins to watch.
+    Watch { watcher: usize },
+    /// A watch arrives at its member.
+    WatchArrives { watcher: usize, connection: u64, member: NodeId },
+    /// A member reads the stream of a watch.
+    Poll { watcher: usize, connection: u64 },
+    /// A watch is told something.
+    WatchTold { watcher: usize, connection: u64, message: Box<WatchMessage> },
+    /// The connection of a watch has ended.
+    WatchBroken { watcher: usize, connection: u64 },
+    /// What a client does with its watch.
+    WatchDeed { watcher: usize },
     /// Faults end.
     Peace,
     /// A look at whether the cluster serves again.
@@ -90,6 +108,16 @@ enum Step {
     Checkpoint,
     /// The interval between two checkpoints is over.
     CheckpointDue,
+    /// The tree is written anew.
+    Rebuild,
+    /// The watch hub takes in what was applied.
+    Publish,
+    /// The watch hub reads a piece of history.
+    History,
+    /// The lease keeper has a turn, as something came in.
+    Leases,
+    /// The lease keeper has a turn, as it is time.
+    LeaseBeat,
 }
 
 /// See the module.
@@ -100,16 +128,22 @@ pub struct World {
     now: Now,
     schedule: Schedule<Event>,
     trace: Trace,
+    picture: Picture,
     probes: Probes,
     network: Network,
     members: BTreeMap<NodeId, Member>,
     sessions: Vec<Session>,
+    watchers: Vec<Watcher>,
+    /// Streams of watches that have something to read.
+    woken: Arc<Woken>,
     calls: BTreeMap<u64, Call>,
     /// Membership changes under way.
     changes: BTreeMap<u64, Fault>,
     next_token: u64,
     replies: Arc<Replies>,
     history: History,
+    /// When an operator asked last for permissions to be switched off.
+    auth_asked: u64,
     invariants: Invariants,
     told: Told,
     violations: Vec<Violation>,
@@ -154,15 +188,21 @@ impl World {
             now: Now::default(),
             schedule: Schedule::new(),
             trace: Trace::new(options.keep_trace),
+            picture: Picture::new(options.keep_trace),
             probes: Probes::default(),
             network: Network::new(rng.split()),
             members,
             sessions: (1..=options.clients).map(|number| Session::new(number, rng.split())).collect(),
+            watchers: (0..options.watchers)
+                .map(|number| Watcher::new(options.clients + 1 + number, rng.split()))
+                .collect(),
+            woken: Arc::default(),
             calls: BTreeMap::new(),
             changes: BTreeMap::new(),
             next_token: 0,
             replies: Arc::default(),
             history: History::default(),
+            auth_asked: 0,
             invariants: Invariants::default(),
             told: Told::default(),
             violations: Vec::new(),
@@ -185,6 +225,11 @@ impl World {
             let at = self.sessions[session].think(1_000);
             self.schedule.push(at, Event::Next { session });
         }
+        for watcher in 0..self.watchers.len() {
+            let at = self.watchers[watcher].think();
+            self.schedule.push(at, Event::Watch { watcher });
+            self.schedule.push(2 * at, Event::WatchDeed { watcher });
+        }
         for (number, step) in self.plan.steps.iter().enumerate() {
             self.schedule.push(step.at_ms * MS, Event::Fault(number));
         }
@@ -194,6 +239,7 @@ impl World {
             self.now.set(at);
             self.handle(event);
             self.take_replies();
+            self.take_woken();
         }
         self.report()
     }
@@ -201,7 +247,9 @@ impl World {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Step { member, life, step } => self.step(member, life, step),
-            Event::Message { from, from_life, to, message } => self.arrive(from, from_life, to, message),
+            Event::Message { from, from_life, to, sent, message } => {
+                self.arrive(from, from_life, to, sent, message);
+            }
             Event::Snapshot(arrival) => self.arrive_snapshot(arrival),
             Event::NotReached { member, life, peer, gone } => self.not_reached(member, life, peer, gone),
             Event::SnapshotSent { member, life, peer, arrived } => {
@@ -223,6 +271,16 @@ impl World {
                     self.release(member);
                 }
             }
+            Event::Watch { watcher } => self.watch(watcher),
+            Event::WatchArrives { watcher, connection, member } => {
+                self.watch_arrives(watcher, connection, member);
+            }
+            Event::Poll { watcher, connection } => self.poll(watcher, connection),
+            Event::WatchTold { watcher, connection, message } => {
+                self.watch_told(watcher, connection, message);
+            }
+            Event::WatchBroken { watcher, connection } => self.watch_broken(watcher, connection),
+            Event::WatchDeed { watcher } => self.watch_deed(watcher),
             Event::Peace => self.make_peace(),
             Event::Look => self.look(),
         }
@@ -231,7 +289,13 @@ impl World {
     fn violation(&mut self, what: String) {
         let at = self.now.get();
         self.trace.say(at, || format!("VIOLATION {what}"));
+        self.picture.event(at, || format!("VIOLATION {what}"));
         self.violations.push(Violation { at_ms: at / MS, what });
+    }
+
+    /// Whether a member and its clients hear each other.
+    fn is_cut_off(&self, member: NodeId) -> bool {
+        self.members.get(&member).is_some_and(|one| self.now.get() < one.cut_off_until)
     }
 
     fn probe(&mut self, probe: Probe) {
@@ -263,17 +327,21 @@ impl World {
 
     /// Whether the history agrees with what happened, and is linearizable; why nobody knows, if it takes too long to find out.
     fn judge(&mut self) -> Option<String> {
-        if let Some(events) = self.told.take_whole() {
+        let verdict = if let Some(events) = self.told.take_whole() {
             let judged = Log::from_events(events).and_then(|log| {
-                check::log::check(&self.history, &log)?;
-                serializable::check(&self.history, &log, &self.told.restarts)
+                check::watch::check(&self.history, &log)?;
+                check::lease::check(&self.history, &log, self.clock_error())?;
+                serializable::check(&self.history, &log, &self.told.restarts)?;
+                Ok(linearizable::check_with_log(&self.history, &log, CHECK))
             });
-            if let Err(violation) = judged {
-                self.violation(violation.to_string());
-                return None;
+            match judged {
+                Ok(verdict) => verdict,
+                Err(violation) => Verdict::Violated(violation),
             }
-        }
-        match linearizable::check(&self.history, CHECK) {
+        } else {
+            linearizable::check(&self.history, CHECK)
+        };
+        match verdict {
             Verdict::Holds => None,
             Verdict::Undecided(reason) => Some(reason),
             Verdict::Violated(violation) => {
@@ -283,8 +351,28 @@ impl World {
         }
     }
 
+    /// How far the members' clocks may be apart.
+    fn clock_error(&self) -> ClockError {
+        let drift = |step: &plan::Step| match step.fault {
+            Fault::Drift { ppm, .. } => ppm.unsigned_abs(),
+            _ => 0,
+        };
+        let ppm = self.plan.steps.iter().map(drift).max().unwrap_or_default();
+        ClockError { per_mille: ppm.div_ceil(1_000) }
+    }
+
     fn report(mut self) -> Report {
         let undecided = if self.options.judge { self.judge() } else { None };
+        let picture = self.picture.into_trace().map(|picture| crate::trace::Trace {
+            title: format!(
+                "seed {}: {}",
+                self.seed,
+                self.violations.first().map_or("no violation", |one| &one.what)
+            ),
+            nodes: self.members.keys().copied().collect(),
+            history: self.history.clone(),
+            ..picture
+        });
         Report {
             undecided,
             seed: self.seed,
@@ -296,6 +384,7 @@ impl World {
             probes: self.probes,
             violations: self.violations,
             trace: self.trace.into_lines(),
+            picture,
         }
     }
 }

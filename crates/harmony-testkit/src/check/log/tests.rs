@@ -126,3 +126,27 @@ fn where_all_is_acknowledged_the_verdict_is_that_of_linearizability() {
     });
     assert!((good > 30 && bad > 30) || std::env::var_os("HARMONY_SEED").is_some(), "{good} and {bad}");
 }
+
+/// A log saves the search, and costs no verdict: whatever was acknowledged truly holds, whatever a search finds wrong is wrong.
+#[test]
+fn with_a_log_the_verdict_is_that_of_the_search_or_a_sharper_one() {
+    let (mut good, mut bad) = (0, 0);
+    for_each_seed(0..1_000, 50, |_, rng| {
+        let (lost_one_in, everything) = (*rng.pick(&[0, 3, 8]), rng.chance(1, 2));
+        let shape = Shape { operations: 20, clients: 4, keys: 3, lost_one_in, everything, revisions: true };
+        let Sample { mut history, events } = sample(rng, shape);
+        let log = Log::from_events(events).unwrap();
+        let verdict = linearizable::check_with_log(&history, &log, Limits::default());
+        assert_eq!(verdict, Verdict::Holds, "{history}");
+        spoil(rng, &mut history);
+        let search = linearizable::check(&history, Limits::default());
+        let verdict = linearizable::check_with_log(&history, &log, Limits::default());
+        if search.is_violated() {
+            bad += 1;
+            assert!(verdict.is_violated(), "{verdict:?}, but {search:?}\n{history}");
+        } else {
+            good += 1;
+        }
+    });
+    assert!((good > 50 && bad > 50) || std::env::var_os("HARMONY_SEED").is_some(), "{good} and {bad}");
+}

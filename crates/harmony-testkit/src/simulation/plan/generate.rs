@@ -7,7 +7,7 @@ use std::str::FromStr;
 use harmony_types::NodeId;
 use harmony_types::fake::seed::{Seed, SeededRng};
 
-use super::{Fault, Loss, Plan, Step};
+use super::{AuthDeed, Fault, Loss, Plan, Step, Work};
 use crate::simulation::network::Links;
 
 /// How much goes wrong.
@@ -85,6 +85,9 @@ impl Plan {
         while at_ms < length_ms {
             generator.step(at_ms);
             at_ms += generator.pause();
+            if intensity == Intensity::Wild && generator.rng.chance(1, 12) {
+                at_ms = generator.rest(at_ms);
+            }
         }
         let mut steps = generator.steps;
         steps.retain(|step| step.at_ms < length_ms);
@@ -101,6 +104,13 @@ impl Generator {
             Intensity::Moderate => self.rng.range(500..5_000),
             Intensity::Wild => self.rng.range(20..1_200),
         }
+    }
+
+    /// Between two storms there is time to elect a leader and to be served. Returns when the next one begins.
+    fn rest(&mut self, at_ms: u64) -> u64 {
+        self.push(at_ms, Fault::Heal);
+        self.members.clone().into_iter().for_each(|member| self.push(at_ms, Fault::Start(member)));
+        at_ms + self.rng.range(1_500..4_000)
     }
 
     fn member(&mut self) -> NodeId {
@@ -143,13 +153,22 @@ impl Generator {
         }
         self.down.insert(member);
         let loss = *self.rng.pick(&[Loss::Nothing, Loss::Unsynced, Loss::Torn, Loss::Torn]);
-        self.push(at_ms, Fault::Crash { member, loss });
+        if self.rng.chance(1, 3) {
+            let work = *self.rng.pick(&Work::ALL);
+            self.push(at_ms, Fault::CrashIn { member, work, loss });
+        } else {
+            self.push(at_ms, Fault::Crash { member, loss });
+        }
         let back = at_ms + self.rng.range(10..8_000);
         self.push(back, Fault::Start(member));
     }
 
     fn partition(&mut self, at_ms: u64) {
         let (one, other) = (self.member(), self.member());
+        if self.rng.chance(1, 5) {
+            let ms = self.rng.range(200..8_000);
+            return self.push(at_ms, Fault::CutClients { member: one, ms });
+        }
         let fault = match self.rng.below(4) {
             0 if one != other => Fault::Cut { from: one, to: other },
             1 => Fault::Split { at: one, bridge: false },
@@ -187,7 +206,12 @@ impl Generator {
             }
             3..6 => {
                 let ms = self.rng.range(100..6_000);
-                self.push(at_ms, Fault::HangDisk { member, ms });
+                let fault = if self.rng.chance(1, 2) {
+                    Fault::HangDisk { member, ms }
+                } else {
+                    Fault::HangReads { member, ms }
+                };
+                self.push(at_ms, fault);
             }
             6..8 => {
                 let bytes = *self.rng.pick(&[0, 4 << 10, 64 << 10, 256 << 10, 1 << 20]);
@@ -223,6 +247,19 @@ impl Generator {
         self.push(back, Fault::Start(member));
     }
 
+    /// Permissions for a while, narrower and wider.
+    fn auth(&mut self, at_ms: u64) {
+        let mut at_ms = at_ms;
+        self.push(at_ms, Fault::Auth(AuthDeed::Enable));
+        for _ in 0..self.rng.below(5) {
+            at_ms += self.rng.range(100..1_500);
+            let deed = *self.rng.pick(&[AuthDeed::Narrow, AuthDeed::Widen]);
+            self.push(at_ms, Fault::Auth(deed));
+        }
+        at_ms += self.rng.range(100..2_000);
+        self.push(at_ms, Fault::Auth(AuthDeed::Disable));
+    }
+
     fn clock(&mut self, at_ms: u64) {
         let member = self.member();
         if self.rng.chance(1, 2) {
@@ -238,8 +275,11 @@ impl Generator {
     fn deed(&mut self, at_ms: u64) {
         let member = self.member();
         match self.rng.below(10) {
-            0..5 => self.push(at_ms, Fault::Transfer(member)),
-            5..8 => self.push(at_ms, Fault::Compact),
+            0..3 => self.push(at_ms, Fault::Transfer(member)),
+            3 if self.rng.chance(1, 4) => self.push(at_ms, Fault::Flood(member)),
+            3..5 => self.push(at_ms, Fault::Rebuild(member)),
+            5 => self.auth(at_ms),
+            6..8 => self.push(at_ms, Fault::Compact),
             8 => {
                 if let Some(member) = NodeId::new(self.next_member) {
                     self.next_member += 1;

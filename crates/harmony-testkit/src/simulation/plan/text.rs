@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use harmony_types::NodeId;
 
-use super::{Fault, Loss, Plan, Step};
+use super::{AuthDeed, Fault, Loss, Plan, Step, Work};
 use crate::simulation::network::Links;
 
 impl fmt::Display for Plan {
@@ -27,15 +27,20 @@ impl fmt::Display for Fault {
             Self::Isolate(member) => write!(f, "isolate {}", member.get()),
             Self::Split { at, bridge: false } => write!(f, "split {}", at.get()),
             Self::Split { at, bridge: true } => write!(f, "bridge {}", at.get()),
+            Self::CutClients { member, ms } => write!(f, "cut-clients {} {ms}", member.get()),
             Self::Heal => write!(f, "heal"),
             Self::Links(Links { loss, duplicates, reordered, stale, delay_us }) => {
                 write!(f, "links {loss} {duplicates} {reordered} {stale} {delay_us}")
             }
             Self::Crash { member, loss } => write!(f, "crash {} {}", member.get(), loss.word()),
+            Self::CrashIn { member, work, loss } => {
+                write!(f, "crash-in {} {} {}", member.get(), work.word(), loss.word())
+            }
             Self::Start(member) => write!(f, "start {}", member.get()),
             Self::Pause { member, ms } => write!(f, "pause {} {ms}", member.get()),
             Self::SlowDisk { member, us } => write!(f, "slow-disk {} {us}", member.get()),
             Self::HangDisk { member, ms } => write!(f, "hang-disk {} {ms}", member.get()),
+            Self::HangReads { member, ms } => write!(f, "hang-reads {} {ms}", member.get()),
             Self::FillDisk { member, bytes } => write!(f, "fill-disk {} {bytes}", member.get()),
             Self::EmptyDisk(member) => write!(f, "empty-disk {}", member.get()),
             Self::FailDisk { member, nth } => write!(f, "fail-disk {} {nth}", member.get()),
@@ -44,6 +49,9 @@ impl fmt::Display for Fault {
             Self::Transfer(member) => write!(f, "transfer {}", member.get()),
             Self::Join(member) => write!(f, "join {}", member.get()),
             Self::Remove(member) => write!(f, "remove {}", member.get()),
+            Self::Auth(deed) => write!(f, "auth {}", deed.word()),
+            Self::Rebuild(member) => write!(f, "rebuild {}", member.get()),
+            Self::Flood(member) => write!(f, "flood {}", member.get()),
             Self::Compact => write!(f, "compact"),
             Self::Drift { member, ppm } => write!(f, "drift {} {ppm}", member.get()),
             Self::JumpCalendar { member, ms } => write!(f, "jump-calendar {} {ms}", member.get()),
@@ -60,6 +68,47 @@ impl Loss {
             Self::Unsynced => "unsynced",
             Self::Torn => "torn",
         }
+    }
+
+    fn parse(word: &str) -> Result<Self, &'static str> {
+        let loss = Self::ALL.into_iter().find(|loss| loss.word() == word);
+        loss.ok_or("the disk's loss is kept, unsynced or torn")
+    }
+}
+
+impl AuthDeed {
+    pub(super) const ALL: [Self; 4] = [Self::Enable, Self::Narrow, Self::Widen, Self::Disable];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Enable => "enable",
+            Self::Narrow => "narrow",
+            Self::Widen => "widen",
+            Self::Disable => "disable",
+        }
+    }
+
+    fn parse(word: &str) -> Result<Self, &'static str> {
+        let deed = Self::ALL.into_iter().find(|deed| deed.word() == word);
+        deed.ok_or("permissions are: enable, narrow, widen or disable")
+    }
+}
+
+impl Work {
+    pub(super) const ALL: [Self; 4] = [Self::Sync, Self::Apply, Self::Checkpoint, Self::Snapshot];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sync => "sync",
+            Self::Apply => "apply",
+            Self::Checkpoint => "checkpoint",
+            Self::Snapshot => "snapshot",
+        }
+    }
+
+    fn parse(word: &str) -> Result<Self, &'static str> {
+        let work = Self::ALL.into_iter().find(|work| work.word() == word);
+        work.ok_or("a process ends in a sync, apply, checkpoint or snapshot")
     }
 }
 
@@ -105,6 +154,7 @@ fn parse(line: &str) -> Result<Step, &'static str> {
         "isolate" => Fault::Isolate(words.member()?),
         "split" => Fault::Split { at: words.member()?, bridge: false },
         "bridge" => Fault::Split { at: words.member()?, bridge: true },
+        "cut-clients" => Fault::CutClients { member: words.member()?, ms: words.number()? },
         "heal" => Fault::Heal,
         "links" => Fault::Links(Links {
             loss: words.number()?,
@@ -113,16 +163,17 @@ fn parse(line: &str) -> Result<Step, &'static str> {
             stale: words.number()?,
             delay_us: words.number()?,
         }),
-        "crash" => {
-            let member = words.member()?;
-            let word = words.word()?;
-            let loss = Loss::ALL.into_iter().find(|loss| loss.word() == word);
-            Fault::Crash { member, loss: loss.ok_or("the disk's loss is kept, unsynced or torn")? }
-        }
+        "crash" => Fault::Crash { member: words.member()?, loss: Loss::parse(words.word()?)? },
+        "crash-in" => Fault::CrashIn {
+            member: words.member()?,
+            work: Work::parse(words.word()?)?,
+            loss: Loss::parse(words.word()?)?,
+        },
         "start" => Fault::Start(words.member()?),
         "pause" => Fault::Pause { member: words.member()?, ms: words.number()? },
         "slow-disk" => Fault::SlowDisk { member: words.member()?, us: words.number()? },
         "hang-disk" => Fault::HangDisk { member: words.member()?, ms: words.number()? },
+        "hang-reads" => Fault::HangReads { member: words.member()?, ms: words.number()? },
         "fill-disk" => Fault::FillDisk { member: words.member()?, bytes: words.number()? },
         "empty-disk" => Fault::EmptyDisk(words.member()?),
         "fail-disk" => Fault::FailDisk { member: words.member()?, nth: words.number::<u64>()?.max(1) },
@@ -131,6 +182,9 @@ fn parse(line: &str) -> Result<Step, &'static str> {
         "transfer" => Fault::Transfer(words.member()?),
         "join" => Fault::Join(words.member()?),
         "remove" => Fault::Remove(words.member()?),
+        "auth" => Fault::Auth(AuthDeed::parse(words.word()?)?),
+        "rebuild" => Fault::Rebuild(words.member()?),
+        "flood" => Fault::Flood(words.member()?),
         "compact" => Fault::Compact,
         "drift" => Fault::Drift { member: words.member()?, ppm: words.number()? },
         "jump-calendar" => Fault::JumpCalendar { member: words.member()?, ms: words.number()? },
@@ -181,7 +235,7 @@ mod tests {
                     .map(|one| format!("{one:?}")),
             );
         }
-        assert!(18 <= seen.len(), "{} kinds of fault", seen.len());
+        assert!(23 <= seen.len(), "{} kinds of fault", seen.len());
     }
 
     #[test]
@@ -190,6 +244,7 @@ mod tests {
             ("100 explode 1", "an unknown fault"),
             ("100 crash 1", "a word is missing"),
             ("100 crash 1 gone", "the disk's loss is kept, unsynced or torn"),
+            ("100 crash-in 1 bed torn", "a process ends in a sync, apply, checkpoint or snapshot"),
             ("100 start 0", "no member has the id 0"),
             ("100 heal 1", "more words than the fault has"),
             ("soon heal", "a number is wrong"),

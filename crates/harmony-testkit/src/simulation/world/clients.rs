@@ -1,8 +1,9 @@
 //! What clients and operators do, and how their calls end.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use harmony_node::Waiter;
+use harmony_node::{ReplySink, Waiter};
 use harmony_types::planted::{self, Bug};
 use harmony_types::txn::Range;
 use harmony_types::{
@@ -20,6 +21,17 @@ use crate::simulation::trace::Digest;
 
 /// When a client gives a call up.
 const PATIENCE: u64 = 3 * SECOND;
+
+/// Counts the calls that were refused as too many.
+#[derive(Default)]
+struct Flood(AtomicU64);
+
+impl ReplySink<()> for Flood {
+    fn complete(&self, batch: Vec<(u64, Result<(), NodeError>)>) {
+        let busy = batch.iter().filter(|(_, result)| matches!(result, Err(NodeError::Busy))).count();
+        self.0.fetch_add(busy as u64, Ordering::Relaxed);
+    }
+}
 
 impl World {
     /// A client makes its next call.
@@ -47,6 +59,19 @@ impl World {
         self.make(Call { session: None, member, operation });
     }
 
+    /// More reads than a member takes come at once; nobody waits for their answers.
+    pub(super) fn flood(&mut self, member: NodeId) {
+        let Some(process) = self.members.get(&member).and_then(|member| member.process.as_ref()) else {
+            return;
+        };
+        let busy = Arc::new(Flood::default());
+        for token in 0..=harmony_types::limits::PROPOSALS_WAITING_MAX as u64 {
+            process.handle.read_index(Waiter::new(Arc::clone(&busy) as _, token));
+        }
+        self.probes.add(Probe::Busy, busy.0.load(Ordering::Relaxed));
+        self.follow_up(member);
+    }
+
     fn make(&mut self, call: Call) {
         let now = self.now.get();
         let token = self.token();
@@ -68,6 +93,10 @@ impl World {
     pub(super) fn arrive_call(&mut self, token: u64) {
         let Some(call) = self.calls.get(&token) else { return };
         let id = call.member;
+        if self.is_cut_off(id) {
+            // It is lost; the client gives it up.
+            return;
+        }
         let Some(Event::Call { .. }) = self.hold(id, Event::Call { token }) else { return };
         let Some(call) = self.calls.get(&token) else { return };
         let Some(process) = self.members.get(&id).and_then(|member| member.process.as_ref()) else {
@@ -77,7 +106,8 @@ impl World {
         let sink = Arc::clone(&self.replies);
         match (&call.operation.request, command(&call.operation.request)) {
             (_, Some(kind)) => {
-                let data = Command::from(kind).encode_to_bytes();
+                let author = Some(self.author_of(call.session, process));
+                let data = Command { kind: Some(kind), author }.encode_to_bytes();
                 process.handle.propose(data, Waiter::new(sink as _, token));
             }
             (Request::Range { range, serializable }, None)
@@ -86,6 +116,7 @@ impl World {
                 let outcome = read(&process.storage, range);
                 return self.send_answer(token, outcome);
             }
+            (Request::LeaseRenew(id), None) => process.keeper.renew(*id, Waiter::new(sink as _, token)),
             _ => process.handle.read_index(Waiter::new(sink as _, token)),
         }
         self.follow_up(id);
@@ -121,6 +152,10 @@ impl World {
                         _ => OperationOutcome::Unknown,
                     }
                 }
+                End::Renewal(Ok(ttl_s)) => {
+                    OperationOutcome::Answered(Answer { revision: None, reply: Reply::LeaseRenew { ttl_s } })
+                }
+                End::Renewal(Err(error)) => failure(&error),
                 End::Change(_) => continue,
             };
             self.send_answer(token, outcome);
@@ -128,6 +163,9 @@ impl World {
     }
 
     fn send_answer(&mut self, token: u64, outcome: OperationOutcome) {
+        if self.calls.get(&token).is_some_and(|call| self.is_cut_off(call.member)) {
+            return;
+        }
         let way = self.pace.range(50 * US..2 * MS);
         self.schedule.push(self.now.get() + way, Event::Answer { token, outcome });
     }
@@ -159,8 +197,16 @@ impl World {
         if operation.outcome == OperationOutcome::Unknown {
             self.probe(Probe::Unknown);
         }
-        if let (Request::Compact(_), Some(_)) = (&operation.request, operation.answer()) {
-            self.probe(Probe::Compacted);
+        match (&operation.request, operation.answer().map(|answer| &answer.reply)) {
+            (_, Some(Reply::Compact)) => self.probe(Probe::Compacted),
+            (_, Some(Reply::LeaseGrant { .. })) => self.probe(Probe::LeaseGranted),
+            (_, Some(Reply::LeaseRenew { ttl_s: 1.. })) => self.probe(Probe::LeaseRenewed),
+            _ => {}
+        }
+        match operation.outcome {
+            OperationOutcome::Refused(Refusal::PermissionDenied) => self.probe(Probe::PermissionDenied),
+            OperationOutcome::Refused(Refusal::AuthRevisionOld) => self.probe(Probe::AuthRevisionOld),
+            _ => {}
         }
         if let Some(number) = session {
             let longest_ms = self.options.think_ms;

@@ -11,6 +11,9 @@ use crate::simulation::plan::{Fault, Loss, Step};
 use crate::simulation::time::MS;
 use crate::simulation::trace::{Digest, mix};
 
+/// What a write to a wrong place moves, bytes.
+const BLOCK: usize = 4 << 10;
+
 impl World {
     /// Does one step of the plan. One that is impossible now (a process that is not there) does nothing.
     pub(super) fn fault(&mut self, step: Step) {
@@ -18,6 +21,7 @@ impl World {
         let mut digest = Digest::EMPTY;
         digest.bytes(step.fault.to_string().as_bytes());
         self.trace.note(now, &[10, digest.0], || format!("-- {}", step.fault));
+        self.picture.event(now, || step.fault.to_string());
         match step.fault {
             Fault::Cut { from, to } => self.network.cut(from, to),
             Fault::Isolate(member) => self.separate(|one, other| one == member || other == member),
@@ -25,9 +29,15 @@ impl World {
                 let (low, high) = (one.min(other), one.max(other));
                 low <= at && at < high && !(bridge && low == at)
             }),
+            Fault::CutClients { member, ms } => self.with(member, |one| {
+                one.cut_off_until = one.cut_off_until.max(now + ms * MS);
+            }),
             Fault::Heal => self.network.heal_all(),
             Fault::Links(links) => self.network.links = links,
-            Fault::Crash { member, loss } => self.crash(member, loss),
+            Fault::Crash { member, loss } => self.crash(member, loss, None),
+            Fault::CrashIn { member, work, loss } => {
+                self.with(member, |one| one.crash_in = Some((work, loss)));
+            }
             Fault::Start(member) => self.start(member),
             Fault::Pause { member, ms } => {
                 if let Some(one) = self.members.get_mut(&member) {
@@ -39,6 +49,10 @@ impl World {
             Fault::HangDisk { member, ms } => {
                 self.with(member, |one| one.hung_until = one.hung_until.max(now + ms * MS));
             }
+            Fault::HangReads { member, ms } => self.with(member, |one| {
+                one.hung_until = one.hung_until.max(now + ms * MS);
+                one.reads_hung_until = one.hung_until;
+            }),
             Fault::FillDisk { member, bytes } => self.with(member, |one| {
                 let used = one.disk.used_bytes();
                 one.disk.set_capacity(Some(used + bytes));
@@ -53,7 +67,7 @@ impl World {
                 self.invariants.forgive(member);
             }
             Fault::LoseDirectory(member) => {
-                self.crash(member, Loss::Unsynced);
+                self.crash(member, Loss::Unsynced, None);
                 self.with(member, |one| {
                     one.disk = MemoryFileSystem::with_dir("/data");
                     one.emptied = true;
@@ -71,6 +85,9 @@ impl World {
                 }
             }
             Fault::Join(_) | Fault::Remove(_) => self.change_membership(step.fault),
+            Fault::Auth(deed) => self.change_auth(deed),
+            Fault::Rebuild(member) => self.begin_rebuild(member),
+            Fault::Flood(member) => self.flood(member),
             Fault::Compact => self.compact(),
             Fault::Drift { member, ppm } => self.with(member, |one| one.drift_ppm = ppm),
             Fault::JumpCalendar { member, ms } => self.with(member, |one| {
@@ -95,7 +112,8 @@ impl World {
         }
     }
 
-    /// Flips a bit of a file that is durable in whole: the tree, or a segment that is not the newest.
+    /// Flips a bit of a file that is durable in whole (the tree, or a segment that is not the newest), or has one of its blocks
+    /// written over another one.
     fn rot(&mut self, id: NodeId) {
         let mut rng = Seed(mix(self.seed.0 ^ mix(self.now.get() ^ id.get()))).rng();
         self.with(id, |one| {
@@ -111,10 +129,17 @@ impl World {
                 return;
             }
             let path = *rng.pick(&files);
-            let bytes = one.disk.read_file(path).map_or(0, |content| content.len() as u64);
-            if bytes != 0 && one.disk.flip(path, rng.below(bytes), 1 << rng.below(8)).is_ok() {
-                one.rotten = true;
-            }
+            let content = one.disk.read_file(path).unwrap_or_default();
+            let blocks = content.chunks_exact(BLOCK).len();
+            let hurt = if 1 < blocks && rng.chance(1, 3) {
+                let (from, to) = (rng.index(0..blocks) * BLOCK, rng.index(0..blocks) * BLOCK);
+                one.disk.overwrite(path, to as u64, &content[from..from + BLOCK])
+            } else if content.is_empty() {
+                return;
+            } else {
+                one.disk.flip(path, rng.below(content.len() as u64), 1 << rng.below(8))
+            };
+            one.rotten |= hurt.is_ok();
         });
     }
 }

@@ -21,13 +21,16 @@ impl World {
     pub(super) fn make_peace(&mut self) {
         let now = self.now.get();
         self.trace.note(now, &[11], || "-- peace".to_owned());
+        self.picture.event(now, || "faults end".to_owned());
         self.network.heal_all();
         let ids: Vec<NodeId> = self.members.keys().copied().collect();
         for id in ids {
             if let Some(member) = self.members.get_mut(&id) {
                 member.paused_until = 0;
+                member.cut_off_until = 0;
                 member.hung_until = 0;
-                member.crash_at_install = false;
+                member.reads_hung_until = 0;
+                member.crash_in = None;
                 member.slow_us = 0;
                 member.empty_disk();
                 member.disk.clear_faults();
@@ -44,6 +47,9 @@ impl World {
     /// Whether the cluster serves again, and then whether all hold the same.
     pub(super) fn look(&mut self) {
         let now = self.now.get();
+        if matches!(self.phase, Phase::Healing { .. }) {
+            self.disable_auth();
+        }
         match self.phase {
             Phase::Healing { unserved: 0, .. } => self.phase = Phase::Settling { since: now },
             Phase::Healing { since, unserved } if since + BOUND <= now => {
@@ -54,14 +60,19 @@ impl World {
                 ));
             }
             Phase::Settling { since } => {
-                if self.all_applied_the_same() && self.calls.is_empty() {
+                if self.all_applied_the_same() && self.calls.is_empty() && self.all_watches_told() {
                     self.phase = Phase::Over;
                     self.count_metrics();
                     return self.check_end();
                 }
                 if since + SETTLING <= now {
                     let states = self.states();
-                    return self.violation(format!("members do not come to the same state: {states}"));
+                    let what = if self.all_watches_told() {
+                        "members do not come to the same state"
+                    } else {
+                        "a watch is not told what happened"
+                    };
+                    return self.violation(format!("{what}: {states}"));
                 }
             }
             Phase::Faults | Phase::Healing { .. } | Phase::Over => {}

@@ -11,6 +11,8 @@ use harmony_types::{Message, MessageType, NodeId, PeerMessage, Snapshot, Snapsho
 use super::{Event, Phase, SnapshotArrival, World};
 use crate::simulation::Intensity;
 use crate::simulation::network::{Kind, Packet, Way};
+use crate::simulation::picture::Sent;
+use crate::simulation::plan::{Loss, Work};
 use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US};
 use crate::simulation::trace::{Digest, Words};
@@ -46,11 +48,12 @@ impl World {
         let may_repeat = matches!(message, PeerMessage::Raft(_));
         if matches!(message, PeerMessage::Propose { .. }) && planted::is(Bug::DuplicateForward) {
             let message = message.clone();
-            self.schedule.push(now + 2 * MS, Event::Message { from, from_life, to, message });
+            self.schedule.push(now + 2 * MS, Event::Message { from, from_life, to, sent: now, message });
         }
         match self.network.way(now, from, to, may_repeat) {
             Way::Lost => {
                 self.probe(Probe::Lost);
+                self.picture.message(&Sent { from, to, at: now, message: &message }, None);
                 self.schedule.push(
                     now + MS,
                     Event::NotReached { member: from, life: from_life, peer: to, gone: false },
@@ -65,27 +68,37 @@ impl World {
                 if let Some(again_at) = again_at {
                     self.probe(Probe::Duplicated);
                     let message = message.clone();
-                    self.schedule.push(again_at, Event::Message { from, from_life, to, message });
+                    self.schedule.push(again_at, Event::Message { from, from_life, to, sent: now, message });
                 }
-                self.schedule.push(at, Event::Message { from, from_life, to, message });
+                self.schedule.push(at, Event::Message { from, from_life, to, sent: now, message });
             }
         }
     }
 
     /// A message is there: the two greet each other first, if they have not since one of them started.
-    pub(super) fn arrive(&mut self, from: NodeId, from_life: u64, to: NodeId, message: PeerMessage) {
+    pub(super) fn arrive(
+        &mut self,
+        from: NodeId,
+        from_life: u64,
+        to: NodeId,
+        sent: u64,
+        message: PeerMessage,
+    ) {
         let now = self.now.get();
-        let event = Event::Message { from, from_life, to, message };
+        let event = Event::Message { from, from_life, to, sent, message };
         let Some(Event::Message { message, .. }) = self.hold(to, event) else { return };
+        let sent = Sent { from, to, at: sent, message: &message };
         let Some(sink) = self.sink(to) else {
+            self.picture.message(&sent, None);
             let gone = !self.network.is_cut(to, from);
             self.schedule
                 .push(now + 100 * US, Event::NotReached { member: from, life: from_life, peer: to, gone });
             return;
         };
         if !self.greet(from, to, &sink) {
-            return;
+            return self.picture.message(&sent, None);
         }
+        self.picture.message(&sent, Some(now));
         let mut digest = Digest::EMPTY;
         digest.message(&message);
         self.trace.note(now, &[5, from.get(), to.get(), digest.0], || {
@@ -198,6 +211,7 @@ impl World {
         self.trace.note(now, &[6, from.get(), to.get(), meta.index.0, digest.0], || {
             format!("n{from} -> n{to} snapshot at {}, {} bytes", meta.index, content.len())
         });
+        self.picture.snapshot(from, to, now, meta.index);
         // Its sender's process ended: so did the stream.
         let streams = self.members.get(&from).is_some_and(|member| member.life == from_life);
         let sink = self.sink(to).filter(|_| streams && !self.network.is_cut(from, to));
@@ -217,7 +231,9 @@ impl World {
             && self.pace.chance(1, 4)
             && let Some(member) = self.members.get_mut(&to)
         {
-            member.crash_at_install = true;
+            member.crash_in = Some((Work::Apply, Loss::Torn));
+            let at = now + self.pace.range(SECOND..4 * SECOND);
+            self.schedule.push(at, Event::Restart { member: to });
         }
         self.follow_up(to);
     }

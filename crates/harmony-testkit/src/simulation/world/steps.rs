@@ -6,18 +6,22 @@ use std::time::Duration;
 use harmony_node::stepped::{APPLY_RETRY, CHECKPOINT_INTERVAL, Due};
 use harmony_types::fake::fs::{CallKind, Crash, Fault};
 use harmony_types::fake::seed::Seed;
-use harmony_types::{NodeError, NodeId, Storage};
+use harmony_types::{Clock, NodeError, NodeId, Storage};
 
 use super::{Event, Step, World};
 use crate::history::Moment;
 use crate::simulation::member::{Member, Process};
-use crate::simulation::plan::Loss;
+use crate::simulation::plan::{Loss, Work};
 use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US, drifted};
 use crate::simulation::trace::mix;
+use crate::trace::MarkKind;
 
 /// What a full disk says, in the system's words or in the storage's.
 const NO_ROOM: [&str; 2] = ["No space left on device", "and the disk has"];
+
+/// Until a keeper that could not read its leases tries again.
+const LEASE_RETRY: Duration = Duration::from_millis(100);
 
 /// A beat of a member's logical time, on its own clock.
 const BEAT: u64 = 100 * MS;
@@ -44,6 +48,7 @@ impl World {
         });
         self.network.forget(id);
         self.held.remove(&id);
+        self.picture.mark(now, id, MarkKind::Start);
         self.told.restarts.push((id, Moment(now)));
         if let Err(error) = started {
             self.ended(id, error);
@@ -53,6 +58,7 @@ impl World {
         let first = self.pace.below(BEAT);
         self.plan_step(id, drifted(first, -drift_ppm), Step::Tick);
         self.plan_step(id, nanos(CHECKPOINT_INTERVAL) + first, Step::CheckpointDue);
+        self.plan_step(id, first, Step::LeaseBeat);
         self.schedule.push(self.now.get(), Event::Greet { member: id, life });
         if self.members[&id].disk.files().iter().any(|file| file.to_string_lossy().contains("torn-")) {
             self.probe(Probe::TornTailCut);
@@ -84,22 +90,23 @@ impl World {
         let now = self.now.get();
         let Some(Event::Step { .. }) = self.hold(id, Event::Step { member: id, life, step }) else { return };
         let Some(member) = self.members.get_mut(&id) else { return };
-        let hung_until = member.hung_until;
+        let (hung_until, reads_hung_until) = (member.hung_until, member.reads_hung_until);
+        let crash_in = member.crash_in;
         let drift_ppm = member.drift_ppm;
         if member.process_of(life).is_none() {
             return;
         }
-        let needs_disk = matches!(step, Step::Sync { .. } | Step::Snapshots | Step::Checkpoint);
-        if needs_disk && now < hung_until {
-            let again = hung_until - now + 50 * US;
-            self.plan_step(id, again, step);
+        let until = match step {
+            Step::Sync { .. } | Step::Snapshots | Step::Checkpoint | Step::Rebuild => hung_until,
+            Step::Apply => reads_hung_until,
+            _ => 0,
+        };
+        if now < until {
+            self.plan_step(id, until - now + 50 * US, step);
             return;
         }
-        if step == Step::Apply && std::mem::take(&mut member.crash_at_install) {
-            self.crash(id, Loss::Torn);
-            let at = now + self.pace.range(100 * MS..3 * SECOND);
-            self.schedule.push(at, Event::Restart { member: id });
-            return;
+        if let Some((_, loss)) = crash_in.filter(|(work, _)| step.work() == Some(*work)) {
+            return self.crash(id, loss, Some(step));
         }
         match step {
             Step::Tick => self.plan_step(id, drifted(BEAT, -drift_ppm), Step::Tick),
@@ -114,6 +121,14 @@ impl World {
             return;
         };
         let result = guarded(|| run(process, step));
+        if step == Step::LeaseBeat {
+            // A moment later on the world's clock is later on the member's, too.
+            let wait = drifted(nanos(process.keeper_wait), -drift_ppm).max(20 * US);
+            self.plan_step(id, wait, Step::LeaseBeat);
+        }
+        let Some(process) = self.members.get_mut(&id).and_then(|member| member.process_of(life)) else {
+            return;
+        };
         let status = process.node.status();
         let numbers = [2, id.get(), step.number(), status.term.0, status.commit.0, status.last.0];
         self.trace.note(now, &numbers, || {
@@ -132,7 +147,10 @@ impl World {
                 if step == Step::Checkpoint {
                     self.check_power_failure(id);
                 }
-                self.check(id);
+                // The others change nothing that is looked at.
+                if !matches!(step, Step::Publish | Step::History | Step::Leases | Step::LeaseBeat) {
+                    self.check(id);
+                }
                 self.follow_up(id);
             }
             Err(error) => self.ended(id, error),
@@ -145,7 +163,7 @@ impl World {
         let slow_us = member.slow_us;
         let Some(process) = &mut member.process else { return };
         let Due { turn, sync, apply, room, snapshots, checkpoint } = process.node.due();
-        let mut steps: [Option<(Step, u64, u64)>; 4] = [None; 4];
+        let mut steps: [Option<(Step, u64, u64)>; 7] = [None; 7];
         let under_way = &mut process.under_way;
         if turn && !under_way.turn {
             under_way.turn = true;
@@ -170,6 +188,19 @@ impl World {
             under_way.snapshots = true;
             steps[3] = Some((Step::Snapshots, MS, 20 * MS));
         }
+        if process.hub.publish_due() && !under_way.publish {
+            under_way.publish = true;
+            steps[4] = Some((Step::Publish, 5 * US, 500 * US));
+        }
+        process.behind |= process.hub.history_due();
+        if process.behind && !under_way.history {
+            under_way.history = true;
+            steps[5] = Some((Step::History, 20 * US, 3 * MS));
+        }
+        if process.keeper.step_due() && !under_way.leases {
+            under_way.leases = true;
+            steps[6] = Some((Step::Leases, 5 * US, 100 * US));
+        }
         let packets = process.outbox.take();
         for (step, shortest, longest) in steps.into_iter().flatten() {
             let after = self.pace.range(shortest..longest);
@@ -191,6 +222,17 @@ impl World {
         }
     }
 
+    /// An operator has the tree written anew.
+    pub(super) fn begin_rebuild(&mut self, id: NodeId) {
+        let Some(process) = self.members.get_mut(&id).and_then(|member| member.process.as_mut()) else {
+            return;
+        };
+        if !std::mem::replace(&mut process.under_way.rebuild, true) {
+            let after = self.pace.range(MS..200 * MS);
+            self.plan_step(id, after, Step::Rebuild);
+        }
+    }
+
     /// What must hold.
     fn check(&mut self, id: NodeId) {
         let Some(member) = self.members.get_mut(&id) else { return };
@@ -202,6 +244,7 @@ impl World {
             return self.violation(what);
         }
         let after = process.seen;
+        self.picture.seen(self.now.get(), id, &before, &after);
         self.told.listen(&process.storage);
         let pending =
             std::mem::replace(&mut member.pending, process.handle.metrics().proposals_pending.get());
@@ -227,6 +270,7 @@ impl World {
     fn probe_step(&mut self, id: NodeId, step: Step) {
         match step {
             Step::Snapshots => self.probe(Probe::SnapshotSent),
+            Step::Rebuild => self.probe(Probe::Rebuilt),
             Step::Checkpoint => {
                 self.probe(Probe::Checkpoint);
                 let bounds = self.members[&id].process.as_ref().map(|process| process.storage.bounds());
@@ -238,8 +282,8 @@ impl World {
         }
     }
 
-    /// A process dies, in the middle of what it does.
-    pub(super) fn crash(&mut self, id: NodeId, loss: Loss) {
+    /// A process dies, in the middle of what it does: of this step, if one is named.
+    pub(super) fn crash(&mut self, id: NodeId, loss: Loss, within: Option<Step>) {
         let now = self.now.get();
         let chance = Seed(mix(self.seed.0 ^ mix(now) ^ id.get()));
         let Some(member) = self.members.get_mut(&id) else { return };
@@ -256,6 +300,15 @@ impl World {
         }
         if process.under_way.checkpoint {
             cut_short.push((Step::Checkpoint, Probe::CrashInCheckpoint));
+        }
+        if process.under_way.rebuild {
+            cut_short.push((Step::Rebuild, Probe::CrashInRebuild));
+        }
+        if process.under_way.snapshots {
+            cut_short.push((Step::Snapshots, Probe::CrashInSnapshot));
+        }
+        if let Some(within) = within {
+            cut_short.retain(|(step, _)| step.work() == within.work());
         }
         if !cut_short.is_empty() {
             let (step, probe) = *rng.pick(&cut_short);
@@ -283,7 +336,10 @@ impl World {
             &harmony_types::fake::fs::MemoryFileSystem,
         ) -> Option<harmony_types::fake::fs::MemoryFileSystem>,
     ) {
+        self.picture.mark(self.now.get(), id, MarkKind::Crash);
+        self.break_watches(id);
         let Some(member) = self.members.get_mut(&id) else { return };
+        member.crash_in = None;
         let image = lose(&member.disk);
         // What it does when it is dropped must not reach the disk.
         member.disk.inject(Fault::on(CallKind::CHANGING).lasting());
@@ -314,6 +370,7 @@ impl World {
         let started = member.process.is_some();
         let reason = failure.unwrap_or_else(|| describe(&error));
         self.trace.note(now, &[4, id.get()], || format!("n{id} ends: {reason}"));
+        self.picture.note(now, id, || format!("ends: {reason}"));
         self.bury(id, |_| None);
         let removed =
             matches!(error, NodeError::Removed { .. }) || reason.contains("was removed from the cluster");
@@ -346,8 +403,9 @@ impl World {
 }
 
 /// What a process counted of rare things.
-fn metrics_of(process: &Process) -> [(Probe, u64); 7] {
+fn metrics_of(process: &Process) -> [(Probe, u64); 10] {
     let metrics = process.handle.metrics();
+    let (leases, watches) = (process.keeper.metrics(), process.hub.metrics());
     [
         (Probe::EarlyElection, metrics.early_elections.get()),
         (Probe::ReadRestarted, metrics.read_retries.get()),
@@ -356,6 +414,9 @@ fn metrics_of(process: &Process) -> [(Probe, u64); 7] {
         (Probe::NoSpace, metrics.proposals_no_space.get()),
         (Probe::ApplyWaited, metrics.apply_waits.get()),
         (Probe::Promoted, metrics.promotions.get()),
+        (Probe::WatchReadHistory, watches.history_reads.get()),
+        (Probe::LeaseExpired, leases.expired.get()),
+        (Probe::LeaseCheckpointed, leases.checkpointed.get()),
     ]
 }
 
@@ -394,6 +455,30 @@ fn run(process: &mut Process, step: Step) -> Result<(), NodeError> {
             process.node.checkpoint()
         }
         Step::CheckpointDue => Ok(()),
+        Step::Rebuild => {
+            process.under_way.rebuild = false;
+            // Whoever asked for it hears of its end. A disk that was hurt ends the node at its next call.
+            let _rebuilt = process.storage.rebuild();
+            Ok(())
+        }
+        Step::Publish => {
+            process.under_way.publish = false;
+            process.hub.publish_step();
+            Ok(())
+        }
+        Step::History => {
+            process.under_way.history = false;
+            process.behind = process.hub.history_step();
+            Ok(())
+        }
+        Step::Leases | Step::LeaseBeat => {
+            process.under_way.leases &= step != Step::Leases;
+            // What it cannot read now it reads at its next turn; the node meets the same damage, and says so.
+            let now = process.clock.now();
+            let wait = process.keeper.step().map(|next| next.saturating_sub(now));
+            process.keeper_wait = wait.unwrap_or(LEASE_RETRY);
+            Ok(())
+        }
     }
 }
 
@@ -407,6 +492,21 @@ impl Step {
             Self::Snapshots => 5,
             Self::Checkpoint => 6,
             Self::CheckpointDue => 7,
+            Self::Publish => 8,
+            Self::History => 9,
+            Self::Leases => 10,
+            Self::LeaseBeat => 11,
+            Self::Rebuild => 12,
+        }
+    }
+
+    fn work(self) -> Option<Work> {
+        match self {
+            Self::Sync { .. } => Some(Work::Sync),
+            Self::Apply => Some(Work::Apply),
+            Self::Checkpoint => Some(Work::Checkpoint),
+            Self::Snapshots => Some(Work::Snapshot),
+            _ => None,
         }
     }
 }
