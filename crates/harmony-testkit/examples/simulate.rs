@@ -16,6 +16,9 @@ use harmony_testkit::simulation::{Intensity, Options, Plan, Probe, Probes, Repor
 use harmony_types::Clock;
 use harmony_types::fake::seed::Seed;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// How often a failing plan is run again to cut it down.
 const SHRINK_RUNS: usize = 200;
 

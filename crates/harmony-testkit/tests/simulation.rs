@@ -58,6 +58,16 @@ fn three_and_five_members_under_faults() {
     }
 }
 
+/// Seeds and plans that once found something.
+#[test]
+fn what_was_found_once_is_not_found_again() {
+    // A watch was told what came behind a message that its connection had lost: the simulator's own fault.
+    for (seed, plan) in [(0x7e, "7932 cut-clients 1 5415")] {
+        let options = Options { length_ms: 12_000, ..options(Intensity::Wild, 3) };
+        check(&World::with_plan(Seed(seed), options, plan.parse().unwrap()).run());
+    }
+}
+
 /// Fixed seeds go through these rare branches: a change after which they do not has made the simulator blind.
 #[test]
 fn wild_runs_visit_rare_branches_and_break_no_rule() {

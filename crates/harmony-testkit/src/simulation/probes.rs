@@ -155,7 +155,7 @@ impl Probe {
     /// Whether a campaign of some hundred runs of each size and intensity that did not visit it has become blind.
     #[must_use]
     pub const fn is_common(self) -> bool {
-        !matches!(self, Self::ApplyWaited | Self::CrashInRebuild | Self::TornTailCut)
+        !matches!(self, Self::ApplyWaited | Self::CrashInRebuild | Self::CrashInSnapshot | Self::TornTailCut)
     }
 }
 

@@ -112,9 +112,12 @@ impl World {
         let (Some(place), true) = (client.watch, client.connection == connection) else { return };
         let cut_off = client.stream.as_ref().map(|stream| stream.member);
         if cut_off.is_some_and(|member| self.is_cut_off(member)) {
-            // Nothing more comes over this connection.
+            // This is lost, so nothing behind it comes over this connection.
+            let client = &mut self.watchers[watcher];
+            client.stream = None;
+            client.connection += 1;
+            let connection = client.connection;
             self.schedule.push(now + SECOND, Event::WatchBroken { watcher, connection });
-            self.watchers[watcher].stream = None;
             return;
         }
         let mut digest = Digest::EMPTY;
