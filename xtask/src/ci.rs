@@ -25,6 +25,10 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
             Step::new("phases", "cargo xtask phase-check --no-tests", || phase_check::run(false)),
             Step::command("documents", "RUSTDOCFLAGS=-D_warnings cargo doc --workspace --no-deps"),
             Step::new("simulations", "cargo xtask sim --ci", sim::check),
+            Step::command(
+                "planted bugs are caught",
+                "cargo test --profile sim -p harmony-testkit --features planted --test planted",
+            ),
             Step::new("tests", "cargo xtask test", suite::run),
         ],
     )

@@ -1,5 +1,7 @@
 //! Campaigns of simulations: some processes beside each other, pieces of the seeds for each of them in turn, sums and failures.
 
+mod planted;
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::hash::{BuildHasher, Hasher};
@@ -42,6 +44,9 @@ pub(crate) struct Sim {
     /// Simulated seconds of faults in a run.
     #[arg(long, default_value_t = 30)]
     length: u64,
+    /// Hunt for the planted bugs instead, and print their table; see docs/testing.md.
+    #[arg(long)]
+    planted: bool,
     /// Processes beside each other; as many as there are cores unless it is given.
     #[arg(long)]
     jobs: Option<usize>,
@@ -91,6 +96,9 @@ struct Campaign<'a> {
 /// # Errors
 /// A simulation failed, or could not be run.
 pub(crate) fn run(sim: &Sim) -> Result<(), Box<dyn Error>> {
+    if sim.planted {
+        return planted::run(sim);
+    }
     let program = build()?;
     let keep = crate::root()?.join("target/sim");
     std::fs::create_dir_all(&keep)?;
@@ -119,6 +127,7 @@ fn ci(first: u64, seeds: u64) -> Sim {
         nodes: vec![3, 5],
         intensity,
         length: 20,
+        planted: false,
         jobs: None,
         ci: true,
     }
@@ -188,15 +197,23 @@ impl Campaign<'_> {
 }
 
 fn build() -> Result<PathBuf, Box<dyn Error>> {
+    example("simulate", &[])
+}
+
+/// Builds an example of the testkit for simulations, and says where it is.
+///
+/// # Errors
+/// It does not build.
+fn example(name: &str, features: &[&str]) -> Result<PathBuf, Box<dyn Error>> {
     let root = crate::root()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let words = ["build", "--quiet", "--profile", "sim", "-p", "harmony-testkit", "--example", "simulate"];
-    let status = Command::new(cargo).args(words).current_dir(&root).status()?;
+    let words = ["build", "--quiet", "--profile", "sim", "-p", "harmony-testkit", "--example", name];
+    let status = Command::new(cargo).args(words).args(features).current_dir(&root).status()?;
     if !status.success() {
-        return Err("the simulator does not build".into());
+        return Err(format!("{name} does not build").into());
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    Ok(target.join("sim/examples/simulate"))
+    Ok(target.join("sim/examples").join(name))
 }
 
 /// Every size and intensity gets its turn early.

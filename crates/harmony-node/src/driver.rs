@@ -20,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harmony_types::config::NodeConfig;
+use harmony_types::planted::{self, Bug};
 use harmony_types::transport::{Held, PeerRefusal, PeerSink};
 use harmony_types::{
     Clock, LogIndex, Member, Membership, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot,
@@ -426,7 +427,7 @@ impl<S: Storage> PeerSink for Sink<S> {
 
     fn admit(&self, peer: NodeId, held: Held) -> Result<(), PeerRefusal> {
         let Some(shared) = self.shared.upgrade() else { return Ok(()) };
-        if shared.storage.membership().removed.contains(&peer) {
+        if shared.storage.membership().removed.contains(&peer) && !planted::is(Bug::StayWhenRemoved) {
             return Err(PeerRefusal::Removed);
         }
         let acknowledged = shared.witness.held(peer);

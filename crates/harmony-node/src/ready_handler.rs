@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use harmony_types::planted::{self, Bug};
 use harmony_types::{LogIndex, Message, NodeError, RaftNode as _, Ready, Snapshot, Storage};
 
 use crate::core::Proposals;
@@ -202,6 +203,9 @@ impl<S: Storage> ReadyHandler<S> {
 
         // 3.
         let mut held = ready.persisted_messages;
+        if planted::is(Bug::SendBeforeSync) {
+            actions.send_raft(std::mem::take(&mut held));
+        }
         if self.vote_unpersisted.is_some() {
             held.extend(ready.messages);
         } else {

@@ -23,3 +23,6 @@ pub mod serve;
 mod shutdown;
 mod telemetry;
 mod version;
+
+// What ships holds no planted bug.
+const _: () = assert!(!harmony_types::planted::BUILT_IN, "the feature `planted` is for simulations alone");

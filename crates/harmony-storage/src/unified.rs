@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use harmony_types::config::StorageConfig;
+use harmony_types::planted::{self, Bug};
 use harmony_types::{Applied, FileSystem, RecordType, StorageError, Wal, WalRecord};
 use harmony_wal::FileWal;
 
@@ -114,7 +115,10 @@ impl UnifiedStorage {
         tree_dir: &Path,
         config: StorageConfig,
     ) -> Result<Self, StorageError> {
-        let view = View::open(tree.view()?)?;
+        let mut view = View::open(tree.view()?)?;
+        if planted::is(Bug::RevisionBack) && view.progress.compact.next() < view.progress.revision {
+            view.progress.revision.0 -= 1;
+        }
         recovery::check_log(&*wal, &view.progress, &tree_dir.join(TREE_FILE))?;
         let storage = Self {
             room: Room::open(

@@ -3,7 +3,8 @@
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
-use harmony_types::{KeyRange, StorageError};
+use harmony_types::planted::{self, Bug};
+use harmony_types::{KeyRange, LogIndex, StorageError};
 
 use crate::settings::Settings;
 use crate::tree::meta::Progress;
@@ -67,6 +68,11 @@ impl View {
         let progress = Progress::read(&*tree)?;
         let settings = Settings::read(&*tree)?;
         Ok(Self { tree, progress, settings })
+    }
+
+    /// The index that a snapshot of it is of.
+    pub(crate) fn snapshot_index(&self) -> LogIndex {
+        LogIndex(self.progress.applied.index.0 + u64::from(planted::is(Bug::SnapshotSaysMore)))
     }
 
     /// The newest version of a key, tombstone or not.

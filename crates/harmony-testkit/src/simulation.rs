@@ -22,11 +22,15 @@
 //! `invariants` (what must hold after each step), [`probes`] (which rare branches were visited), [`shrink()`].
 
 mod client;
+#[cfg(feature = "planted")]
+pub mod hunt;
 mod invariants;
 mod member;
 mod network;
 mod picture;
 pub mod plan;
+#[cfg(feature = "planted")]
+mod planted;
 pub mod probes;
 pub mod shrink;
 mod time;

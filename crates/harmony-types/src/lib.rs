@@ -14,7 +14,8 @@
 //! 5. [`auth`]: users and roles, and who may run which command.
 //! 6. [`fs`], [`clock`]: how files and time enter, so that a test can replace both.
 //! 7. [`config`], [`limits`], [`error`]: bounds and refusals.
-//! 8. [`testing`], and with the feature `fake` the `fake` module: a disk that crashes, a clock that obeys.
+//! 8. [`testing`], and with the feature `fake` the `fake` module: a disk that crashes, a clock that obeys. `planted` names the bugs
+//!    that a simulator must find, and is hidden.
 
 pub mod alarm;
 pub mod application;
@@ -33,6 +34,8 @@ pub mod lease;
 pub mod limits;
 pub mod log;
 pub mod membership;
+#[doc(hidden)]
+pub mod planted;
 pub mod quota;
 pub mod raft;
 pub mod revision;

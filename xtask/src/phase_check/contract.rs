@@ -1,7 +1,7 @@
 //! The public items of a crate as text: signatures without documentation and without bodies.
 //!
 //! All modules are walked, private ones too, since what is `pub` in them may be re-exported. Not part of the contract:
-//! tests, modules behind the feature `fake`, private fields, bodies, documentation and texts of errors. Part of it:
+//! tests, modules behind the feature `fake`, hidden ones, private fields, bodies, documentation and texts of errors. Part of it:
 //! values of constants, derives, protobuf tags, which traits are implemented.
 
 use std::error::Error;
@@ -134,11 +134,12 @@ fn keep_attributes(attributes: &mut Vec<Attribute>) {
     attributes.retain(|attribute| KEPT_ATTRIBUTES.iter().any(|kept| attribute.path().is_ident(kept)));
 }
 
-/// `#[cfg(test)]`, `#[cfg(feature = "fake")]`.
+/// `#[cfg(test)]`, `#[cfg(feature = "fake")]`, `#[doc(hidden)]`.
 fn is_left_out(attribute: &Attribute) -> bool {
     let syn::Meta::List(list) = &attribute.meta else { return false };
-    let condition = list.tokens.to_string();
-    list.path.is_ident("cfg") && (condition == "test" || condition == "feature = \"fake\"")
+    let words = list.tokens.to_string();
+    let is_for_tests = words == "test" || words == "feature = \"fake\"";
+    (list.path.is_ident("cfg") && is_for_tests) || (list.path.is_ident("doc") && words == "hidden")
 }
 
 /// Private named fields go; the fields of a tuple stay, or those behind them would seem to move.
@@ -241,6 +242,8 @@ mod tests {
         mod inner { pub struct Deep(u8); }
         #[cfg(feature = "fake")]
         pub mod fake;
+        #[doc(hidden)]
+        pub mod planted { pub const BUGS: u8 = 1; }
         #[cfg(test)]
         mod tests { pub fn helper() {} }
     "#;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use harmony_types::planted::{self, Bug};
 use harmony_types::raft::RaftState;
 use harmony_types::transport::{ChangeError, ForwardError};
 use harmony_types::{
@@ -239,7 +240,7 @@ impl<S: Storage> Core<S> {
     /// Notices that this member is none any more. Whoever asked for that hears that it is done: the leader's answer would
     /// come too late.
     pub(super) fn notice_removal(&mut self, actions: &mut Actions<S::Outcome>) {
-        if self.raft.is_member() {
+        if self.raft.is_member() || planted::is(Bug::StayWhenRemoved) {
             return;
         }
         let membership = self.storage.membership();

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{BufMut, Bytes, BytesMut};
+use harmony_types::planted::{self, Bug};
 use harmony_types::raft::ReadState;
 use harmony_types::{LogIndex, NodeError, NodeId};
 
@@ -65,7 +66,7 @@ impl Reads {
         if self.waiting.is_empty() || bounds::READ_ROUNDS_MAX <= self.rounds.len() {
             return None;
         }
-        self.counter += 1;
+        self.counter += u64::from(!planted::is(Bug::ReuseReadContext));
         let mut context = BytesMut::with_capacity(24);
         context.put_slice(&self.prefix);
         context.put_u64(self.counter);
@@ -88,7 +89,7 @@ impl Reads {
     pub(super) fn release(&mut self, applied: LogIndex, actions: &mut Actions<impl Sized>) -> u64 {
         let mut released = 0;
         while let Some(first) = self.confirmed.first_entry()
-            && *first.key() <= applied
+            && (*first.key() <= applied || planted::is(Bug::ReadBeforeApplied))
         {
             for read in first.remove() {
                 actions.reads.push(read.waiter, Ok(()));
@@ -103,6 +104,9 @@ impl Reads {
         let rounds = self.rounds.len() as u64;
         let mut reads: Vec<Waiting> = self.rounds.drain(..).flat_map(|round| round.reads).collect();
         reads.append(&mut self.waiting);
+        if planted::is(Bug::ReadAcrossLeaders) {
+            self.confirmed.entry(LogIndex::ZERO).or_default().append(&mut reads);
+        }
         self.waiting = reads;
         rounds
     }

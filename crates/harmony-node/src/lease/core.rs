@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use harmony_types::lease::{LeaseRevoke, TimeToLive};
+use harmony_types::planted::{self, Bug};
 use harmony_types::{
     Command, CommandKind, Lease, LeaseChange, LeaseId, NodeError, NodeId, PeerMessage, Term,
 };
@@ -341,8 +342,10 @@ impl Core {
             }
             // An end is never moved to an earlier time.
             let end = lease.end().max(now + lease.ttl());
-            lease.over_at = now + lease.ttl();
-            lease.grace = end - lease.over_at;
+            if !planted::is(Bug::IgnoreRenewal) {
+                lease.over_at = now + lease.ttl();
+                lease.grace = end - lease.over_at;
+            }
             lease.is_renewed = true;
             if lease.less_told.is_some() {
                 to_clear.push((id, waiter));

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use harmony_types::history::{Events, EventsRequest, HistoryPosition};
+use harmony_types::planted::{self, Bug};
 use harmony_types::{Event, KeyRange, KeyValue, Revision, StorageError};
 
 use super::message::CancelReason;
@@ -181,6 +182,11 @@ impl State {
         for token in cohort {
             let Some(watcher) = self.get(*token) else { continue };
             watcher.is_in_line = false;
+            if let StorageError::Compacted { compacted, .. } = error
+                && planted::is(Bug::WatchPastCompaction)
+            {
+                watcher.reach = watcher.reach.max(HistoryPosition::from(*compacted));
+            }
             let reason = match error {
                 // Those who are further on are asked for again, from where they are.
                 StorageError::Compacted { compacted, .. } if *compacted <= watcher.reach.revision => {

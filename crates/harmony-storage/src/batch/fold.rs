@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use harmony_types::StorageError;
+use harmony_types::planted::{self, Bug};
 
 use super::{Batch, Slot};
 use crate::tree::meta::{self, Progress};
@@ -41,7 +42,8 @@ impl Batch {
     ) -> Result<Vec<Option<Box<[u8]>>>, StorageError> {
         let mut bodies = vec![None; self.events.len()];
         let mut row = Vec::new();
-        for newest in self.newest.values() {
+        let lost = usize::from(planted::is(Bug::CheckpointLosesWrite));
+        for newest in self.newest.values().skip(lost) {
             let event = self.event_at(*newest);
             let key = event.key();
             row.clear();

@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use harmony_types::planted::{self, Bug};
 use harmony_types::txn::{Compare, CompareResult, CompareTarget, Txn, TxnOp, TxnOpKind, TxnOutcome};
 use harmony_types::txn::{OpOutcome, OpOutcomeKind};
 use harmony_types::{Refusal, StorageError};
@@ -29,6 +30,7 @@ impl Path {
         for compare in &txn.compare {
             succeeded = succeeded && holds(reads, compare)?;
         }
+        succeeded ^= planted::is(Bug::TxnWrongBranch);
         self.0.push(succeeded);
         for op in branch(txn, succeeded) {
             if let Some(TxnOpKind::Txn(inner)) = &op.kind {

@@ -1,6 +1,7 @@
 //! Put and delete. What can be refused was checked before: from here on only this machine can fail.
 
 use bytes::Bytes;
+use harmony_types::planted::{self, Bug};
 use harmony_types::txn::{DeleteRange, DeleteRangeOutcome, Put, PutOutcome};
 use harmony_types::{KeyValue, Refusal, StorageError};
 
@@ -36,11 +37,12 @@ pub(crate) fn put(batch: &mut Batch, put: &Put) -> Result<PutOutcome, StorageErr
     let before = batch.before(&put.key)?;
     let live = before.as_ref().filter(|before| before.live);
     let written = batch.next_write();
+    let goes_on = before.is_some() && planted::is(Bug::VersionNotReset);
     let version = Version {
         written,
         live: true,
         create: live.map_or(written.revision, |before| before.create),
-        version: live.map_or(1, |before| before.version + 1),
+        version: live.map_or(1 + u64::from(goes_on), |before| before.version + 1),
         lease: match live {
             Some(before) if put.ignore_lease => before.lease,
             _ => put.lease,
@@ -82,7 +84,9 @@ pub(crate) fn delete_range(
 
 /// Deletes one key, whose live version is `before`.
 pub(crate) fn delete(batch: &mut Batch, key: &[u8], before: &VersionBuf) {
-    lease::move_key(batch, key, before.lease, 0);
+    if !planted::is(Bug::KeepLeaseAtDelete) {
+        lease::move_key(batch, key, before.lease, 0);
+    }
     let tombstone = VersionBuf::tombstone(batch.next_write());
     batch.write(key, &tombstone, Some(before));
 }

@@ -113,7 +113,7 @@ impl Read for SnapshotStream {
 fn head(view: &View, cluster: ClusterId) -> Head {
     Head {
         cluster: cluster.0,
-        index: view.progress.applied.index.0,
+        index: view.snapshot_index().0,
         term: view.progress.applied.term.0,
         revision: view.progress.revision.0,
         compact: view.progress.compact.0,

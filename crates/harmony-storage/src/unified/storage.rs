@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use harmony_types::planted::{self, Bug};
 use harmony_types::wal::LogBounds;
 use harmony_types::{
     Applied, DiskSpace, Entry, EntryType, HardState, LogIndex, Membership, Outcome, Recovered, Snapshot,
@@ -112,6 +113,9 @@ impl Storage for UnifiedStorage {
         // The old tree knows nothing of it yet, so a disk that is full in the middle is as one that was full before.
         let mut new = build().map_err(|error| room::full_in_the_middle(&*self.fs, &self.tree_dir, error))?;
         let writing = self.writer();
+        if planted::is(Bug::BoundaryBeforeTree) {
+            record_boundary(&*self.wal, Applied { index: snapshot.meta.index, term: snapshot.meta.term })?;
+        }
         let view = self.swap_in(&writing, &mut new)?;
         self.memory.reset(view);
         // Readers see it from here on, whatever becomes of the log.
@@ -171,7 +175,9 @@ impl Storage for UnifiedStorage {
 
     fn release(&self, upto: LogIndex) -> Result<(), StorageError> {
         self.check_open()?;
-        let upto = upto.min(self.durable_applied());
+        let released_max =
+            if planted::is(Bug::ReleaseTooEarly) { self.applied().index } else { self.durable_applied() };
+        let upto = upto.min(released_max);
         if upto <= self.wal.bounds().boundary {
             return Ok(());
         }
@@ -239,7 +245,7 @@ impl Storage for UnifiedStorage {
         let since = self.views.written();
         let view = self.tree_view()?;
         let meta = SnapshotMeta {
-            index: view.progress.applied.index,
+            index: view.snapshot_index(),
             term: view.progress.applied.term,
             membership: Membership::clone(&view.settings.membership),
         };

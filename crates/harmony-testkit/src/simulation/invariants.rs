@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use harmony_storage::UnifiedStorage;
 use harmony_types::raft::RaftState;
-use harmony_types::{LogIndex, NodeId, Status, Storage};
+use harmony_types::{LogIndex, Message, MessageType, NodeId, Status, Storage};
 
 use super::trace::Digest;
 
@@ -17,6 +17,10 @@ pub(super) struct Invariants {
     committed: BTreeMap<u64, (u64, u64)>,
     /// Hash and revision of the state at each applied index that was seen.
     states: BTreeMap<u64, (u32, u64)>,
+    /// Whom each member gave its vote, by member and term.
+    votes: BTreeMap<(NodeId, u64), NodeId>,
+    /// The newest term in which a member acknowledged entries of the leader, and up to which.
+    acknowledged: BTreeMap<NodeId, (u64, u64)>,
 }
 
 /// What one process has shown so far.
@@ -55,6 +59,15 @@ impl Invariants {
         if leads && *self.leaders.entry(term).or_insert(id) != id {
             return Err(format!("n{id} and n{} both lead term {term}", self.leaders[&term]));
         }
+        if let Some((of, index)) = self.acknowledged.get(&id)
+            && *of == term
+            && status.last.0 < *index
+        {
+            return Err(format!(
+                "n{id} acknowledged entries up to {index} in term {term}, and has them up to {}",
+                status.last
+            ));
+        }
         let boundary = bounds.boundary.0;
         if !(boundary <= durable && durable <= applied && applied <= commit && commit <= status.last.0) {
             return Err(format!(
@@ -86,6 +99,32 @@ impl Invariants {
         }
         *seen = Seen { term, leads, commit, checked, applied, revision, last: bounds.last.0 };
         Ok(())
+    }
+
+    /// A member speaks: what it gives its word for, it keeps through all crashes.
+    pub(super) fn hear(&mut self, from: NodeId, message: &Message) -> Result<(), String> {
+        let term = message.term.0;
+        let candidate = match message.message_type {
+            MessageType::RequestVote => from,
+            MessageType::RequestVoteResponse if !message.reject => message.to,
+            MessageType::AppendResponse if !message.reject => {
+                let newest = self.acknowledged.entry(from).or_default();
+                *newest = (*newest).max((term, message.index.0));
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        let known = *self.votes.entry((from, term)).or_insert(candidate);
+        if known == candidate {
+            return Ok(());
+        }
+        Err(format!("n{from} voted for n{known} and for n{candidate} in term {term}"))
+    }
+
+    /// This member's disk may have lost what it gave its word for.
+    pub(super) fn forgive(&mut self, id: NodeId) {
+        self.votes.retain(|(member, _), _| *member != id);
+        self.acknowledged.remove(&id);
     }
 
     /// What is committed is the same everywhere, for ever.

@@ -9,7 +9,7 @@ use harmony_node::stepped::Chance;
 use harmony_node::{LeaseKeeper, LeaseOptions, Node, SteppedNode, WatchHub, Witness};
 use harmony_storage::UnifiedStorage;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
-use harmony_types::fake::fs::MemoryFileSystem;
+use harmony_types::fake::fs::{Crash, MemoryFileSystem};
 use harmony_types::{
     Clock, ClusterId, FileSystem, Member as MemberOfCluster, Membership, NodeError, NodeId, Role, Storage,
 };
@@ -24,6 +24,12 @@ use super::watcher::HUB;
 const CLUSTER: ClusterId = ClusterId(0x51);
 const WAL_DIR: &str = "/data/wal";
 const TREE_DIR: &str = "/data/tree";
+
+/// What its node keeps all in.
+#[cfg(not(feature = "planted"))]
+type Stored = UnifiedStorage;
+#[cfg(feature = "planted")]
+type Stored = super::planted::Altered;
 
 /// See the module.
 pub(super) struct Member {
@@ -60,12 +66,14 @@ pub(super) struct Member {
     pub(super) emptied: bool,
     /// It never comes back, for this reason.
     pub(super) gone: Option<String>,
+    #[cfg(feature = "planted")]
+    replaced: super::planted::Replaced,
 }
 
 /// A running process.
 pub(super) struct Process {
-    pub(super) node: SteppedNode<UnifiedStorage>,
-    pub(super) handle: Node<UnifiedStorage>,
+    pub(super) node: SteppedNode<Stored>,
+    pub(super) handle: Node<Stored>,
     pub(super) storage: Arc<UnifiedStorage>,
     pub(super) hub: WatchHub,
     /// Somebody who watches is behind.
@@ -116,6 +124,8 @@ impl Member {
             pending: 0,
             emptied: false,
             gone: None,
+            #[cfg(feature = "planted")]
+            replaced: super::planted::Replaced::default(),
         }
     }
 
@@ -144,14 +154,12 @@ impl Member {
         let config = node_config(self.id);
         let leases = LeaseOptions::new(Duration::from_millis(config.election_timeout_ms));
         let clock_of_node = Arc::clone(&clock) as Arc<dyn Clock>;
-        let node = SteppedNode::start(
-            config,
-            Arc::clone(&storage),
-            transport,
-            Arc::clone(&clock_of_node),
-            witness,
-            chance,
-        )?;
+        #[cfg(not(feature = "planted"))]
+        let stored = Arc::clone(&storage);
+        #[cfg(feature = "planted")]
+        let stored = Arc::new(Stored::new(Arc::clone(&storage), self.replaced.clone())?);
+        let node =
+            SteppedNode::start(config, stored, transport, Arc::clone(&clock_of_node), witness, chance)?;
         let handle = node.handle();
         let hub = WatchHub::new(Arc::clone(&storage) as _, HUB);
         let host = Arc::new(handle.clone());
@@ -172,6 +180,20 @@ impl Member {
             seen,
         });
         Ok(())
+    }
+
+    /// Whether a process could start from what is synced by now, and would be as far as the tree was.
+    ///
+    /// # Errors
+    /// Why it could not.
+    pub(super) fn survives_power_failure(&self) -> Result<(), String> {
+        let Some(process) = &self.process else { return Ok(()) };
+        let disk = self.disk.crash_image(Crash::LoseUnsynced);
+        let config = storage_config(Identity { cluster: CLUSTER, node: Some(self.id) });
+        let opened = UnifiedStorage::open(Arc::new(disk), Path::new(WAL_DIR), Path::new(TREE_DIR), config);
+        let storage = opened.map_err(|error| error.to_string())?;
+        let (found, wanted) = (storage.durable_applied(), process.storage.durable_applied());
+        if found == wanted { Ok(()) } else { Err(format!("its tree would be at {found}, not at {wanted}")) }
     }
 
     /// Lifts the limit of its disk.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use harmony_node::{ReplySink, Waiter};
+use harmony_types::planted::{self, Bug};
 use harmony_types::txn::Range;
 use harmony_types::{
     Command, ConfChange, ConfChangeType, Membership, NodeError, NodeId, Refusal, Revision, Role, StorageError,
@@ -109,7 +110,9 @@ impl World {
                 let data = Command { kind: Some(kind), author }.encode_to_bytes();
                 process.handle.propose(data, Waiter::new(sink as _, token));
             }
-            (Request::Range { range, serializable: true }, None) => {
+            (Request::Range { range, serializable }, None)
+                if *serializable || planted::is(Bug::ReadLocally) =>
+            {
                 let outcome = read(&process.storage, range);
                 return self.send_answer(token, outcome);
             }
@@ -129,6 +132,12 @@ impl World {
             }
             let Some(call) = self.calls.get(&token) else { continue };
             let outcome = match ended.end {
+                End::Proposal(Err(error))
+                    if error.may_have_been_applied() && planted::is(Bug::RetryUnknown) =>
+                {
+                    self.schedule.push(self.now.get() + MS, Event::Call { token });
+                    continue;
+                }
                 End::Proposal(result) => {
                     if matches!(result, Err(NodeError::Busy)) {
                         self.probes.add(Probe::Busy, 1);

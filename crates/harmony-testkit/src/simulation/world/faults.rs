@@ -62,13 +62,17 @@ impl World {
             Fault::FailDisk { member, nth } => self.with(member, |one| {
                 one.disk.inject(DiskFault::on(CallKind::CHANGING).nth(nth));
             }),
-            Fault::Rot(member) => self.rot(member),
+            Fault::Rot(member) => {
+                self.rot(member);
+                self.invariants.forgive(member);
+            }
             Fault::LoseDirectory(member) => {
                 self.crash(member, Loss::Unsynced, None);
                 self.with(member, |one| {
                     one.disk = MemoryFileSystem::with_dir("/data");
                     one.emptied = true;
                 });
+                self.invariants.forgive(member);
             }
             Fault::Transfer(member) => {
                 if let Some(process) = self

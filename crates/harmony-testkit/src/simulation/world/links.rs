@@ -4,12 +4,15 @@ use std::io::Read;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use harmony_types::planted::{self, Bug};
 use harmony_types::transport::PeerSink;
 use harmony_types::{Message, MessageType, NodeId, PeerMessage, Snapshot, SnapshotData, Storage};
 
-use super::{Event, SnapshotArrival, World};
+use super::{Event, Phase, SnapshotArrival, World};
+use crate::simulation::Intensity;
 use crate::simulation::network::{Kind, Packet, Way};
 use crate::simulation::picture::Sent;
+use crate::simulation::plan::{Loss, Work};
 use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US};
 use crate::simulation::trace::{Digest, Words};
@@ -32,11 +35,21 @@ impl World {
 
     fn send_message(&mut self, from: NodeId, to: NodeId, message: PeerMessage) {
         let now = self.now.get();
+        let message = altered(message);
         let from_life = self.members[&from].life;
+        if let PeerMessage::Raft(message) = &message
+            && let Err(what) = self.invariants.hear(from, message)
+        {
+            return self.violation(what);
+        }
         if matches!(message, PeerMessage::Propose { .. }) {
             self.probe(Probe::ProposalForwarded);
         }
         let may_repeat = matches!(message, PeerMessage::Raft(_));
+        if matches!(message, PeerMessage::Propose { .. }) && planted::is(Bug::DuplicateForward) {
+            let message = message.clone();
+            self.schedule.push(now + 2 * MS, Event::Message { from, from_life, to, sent: now, message });
+        }
         match self.network.way(now, from, to, may_repeat) {
             Way::Lost => {
                 self.probe(Probe::Lost);
@@ -211,6 +224,17 @@ impl World {
         };
         let event = Event::SnapshotSent { member: from, life: from_life, peer: to, arrived };
         self.schedule.push(now + MS, event);
+        // No plan knows when snapshots come.
+        let is_wild = self.options.intensity == Intensity::Wild && self.phase == Phase::Faults;
+        if arrived
+            && is_wild
+            && self.pace.chance(1, 4)
+            && let Some(member) = self.members.get_mut(&to)
+        {
+            member.crash_in = Some((Work::Apply, Loss::Torn));
+            let at = now + self.pace.range(SECOND..4 * SECOND);
+            self.schedule.push(at, Event::Restart { member: to });
+        }
         self.follow_up(to);
     }
 
@@ -225,4 +249,16 @@ impl World {
             self.follow_up(id);
         }
     }
+}
+
+/// A message as a member with a planted bug says it.
+fn altered(mut message: PeerMessage) -> PeerMessage {
+    let PeerMessage::Raft(raft) = &mut message else { return message };
+    let accepts = match raft.message_type {
+        MessageType::RequestVoteResponse => planted::is(Bug::GrantRefusedVote),
+        MessageType::AppendResponse => planted::is(Bug::AcceptRefusedEntries),
+        _ => false,
+    };
+    raft.reject &= !accepts;
+    message
 }

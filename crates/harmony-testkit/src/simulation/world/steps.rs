@@ -10,7 +10,7 @@ use harmony_types::{Clock, NodeError, NodeId, Storage};
 
 use super::{Event, Step, World};
 use crate::history::Moment;
-use crate::simulation::member::Process;
+use crate::simulation::member::{Member, Process};
 use crate::simulation::plan::{Loss, Work};
 use crate::simulation::probes::Probe;
 use crate::simulation::time::{MS, SECOND, US, drifted};
@@ -127,6 +127,9 @@ impl World {
         match result {
             Ok(()) => {
                 self.probe_step(id, step);
+                if step == Step::Checkpoint {
+                    self.check_power_failure(id);
+                }
                 // The others change nothing that is looked at.
                 if !matches!(step, Step::Publish | Step::History | Step::Leases | Step::LeaseBeat) {
                     self.check(id);
@@ -240,6 +243,14 @@ impl World {
         }
         if after.last < before.last {
             self.probe(Probe::LogTruncated);
+        }
+    }
+
+    /// A checkpoint and the log that it needs are on disk together.
+    fn check_power_failure(&mut self, id: NodeId) {
+        let member = self.members.get(&id).filter(|member| !member.rotten && !member.full);
+        if let Some(Err(what)) = member.map(Member::survives_power_failure) {
+            self.violation(format!("n{id} would not survive a power failure now: {what}"));
         }
     }
 
