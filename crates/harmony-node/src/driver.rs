@@ -53,6 +53,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) checkpoint: Mailbox<()>,
     /// How far the state machine was when the node started.
     pub(crate) applied_at_start: LogIndex,
+    /// Then there was no state to begin with.
+    pub(crate) lost_at_start: bool,
     /// How much of the log is kept.
     pub(crate) retention: Retention,
     /// What members are known to hold.
@@ -103,6 +105,7 @@ pub(crate) fn share<S: Storage>(
         snapshots: Mailbox::default(),
         checkpoint: Mailbox::default(),
         applied_at_start,
+        lost_at_start: core.takes_no_entries(),
         retention: Retention::new(limits),
         witness,
         disk_calls: Arc::default(),

@@ -19,7 +19,8 @@ use crate::witness::Witness;
 use crate::{bounds, checkpointer, persist};
 
 /// Time between two checkpoints that a node makes by itself, and between two tries to apply what a full disk refused.
-pub const CHECKPOINT_INTERVAL: Duration = Duration::from_millis(harmony_types::limits::CHECKPOINT_INTERVAL_MS);
+pub const CHECKPOINT_INTERVAL: Duration =
+    Duration::from_millis(harmony_types::limits::CHECKPOINT_INTERVAL_MS);
 /// See [`Due::room`].
 pub const APPLY_RETRY: Duration = Duration::from_millis(bounds::APPLY_RETRY_MS);
 
@@ -80,7 +81,8 @@ impl<S: Storage> SteppedNode<S> {
         core.pin_election_timeouts(chance.election_seed);
         let shared = driver::share(config, &core, storage, transport, clock, metrics, witness);
         checkpointer::measure(&shared);
-        let mut node = Self { shared, core, applier: Applier::default() };
+        let applier = Applier::of(&shared);
+        let mut node = Self { shared, core, applier };
         node.turn(false)?;
         Ok(node)
     }
