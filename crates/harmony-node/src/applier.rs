@@ -21,7 +21,7 @@ use crate::waiter::{ReplyBatch, Waiter};
 
 /// Applies until the node stops, and then what is left.
 pub(crate) fn run<S: Storage>(shared: &Shared<S>) -> Result<(), NodeError> {
-    let mut applier = Applier::default();
+    let mut applier = Applier::of(shared);
     let mut retry_at = None;
     loop {
         let wait = retry_at.map(|at: Duration| at.saturating_sub(shared.clock.now()));
@@ -65,19 +65,18 @@ pub(crate) struct Applier<T> {
     is_lost: bool,
 }
 
-impl<T> Default for Applier<T> {
-    fn default() -> Self {
+impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
+    /// Before anything is applied.
+    pub(crate) fn of<S: Storage<Outcome = T>>(shared: &Shared<S>) -> Self {
         Self {
             jobs: VecDeque::new(),
             batch: Batch::default(),
             bytes_since_checkpoint: 0,
             waits: false,
-            is_lost: false,
+            is_lost: shared.lost_at_start,
         }
     }
-}
 
-impl<T: prost::Message + Default + Clone + 'static> Applier<T> {
     /// The disk had no room for what comes next: [`Applier::work`] tries again.
     pub(crate) fn waits(&self) -> bool {
         self.waits

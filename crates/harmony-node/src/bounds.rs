@@ -68,6 +68,9 @@ pub(crate) const HASHES_KEPT: usize = 1024;
 /// Newest hashes that a follower tells its leader, and as many again at multiples of the step.
 pub(crate) const HASHES_TOLD: usize = 16;
 
+/// Election timeouts between two reports of a member that has no state and finds no leader to give it one.
+pub(crate) const LOSS_REPORT_ELECTIONS: u64 = 10;
+
 /// Terms and indexes from peers stay below: no cluster lives long enough to count so far, and raft adds to what it hears.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 

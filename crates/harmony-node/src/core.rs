@@ -26,7 +26,8 @@ use harmony_types::limits;
 use harmony_types::raft::{Progress, RaftState};
 use harmony_types::transport::ForwardError;
 use harmony_types::{
-    LogIndex, Message, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot, Status, Storage, Term,
+    LogIndex, Message, MessageType, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot, Status, Storage,
+    Term,
 };
 
 use self::changes::{Asker, Changes};
@@ -104,7 +105,7 @@ impl<S: Storage> Core<S> {
         let request_ms = bounds::REQUEST_TIMEOUT_MS + 2 * config.election_timeout_ms;
         let mut hashes = Hashes::default();
         hashes.replaced(storage.state_hash());
-        Ok(Self {
+        let mut core = Self {
             reads,
             handler,
             space: Space::default(),
@@ -128,7 +129,9 @@ impl<S: Storage> Core<S> {
             storage,
             raft,
             metrics,
-        })
+        };
+        core.look_at_start();
+        Ok(core)
     }
 
     /// Takes election timeouts from `seed` from here on: the same events then have the same consequences. For simulations;
@@ -328,6 +331,7 @@ impl<S: Storage> Core<S> {
         }
         if inbox.campaign
             && !self.must_drain()
+            && !self.must_not_lead()
             && let Err(error) = self.raft.campaign()
         {
             tracing::warn!(%error, "no election");
@@ -416,6 +420,9 @@ impl<S: Storage> Core<S> {
             return Ok(());
         }
         let (from, kind) = (message.from, message.message_type);
+        if kind == MessageType::TimeoutNow && self.must_not_lead() {
+            return Ok(());
+        }
         match self.raft.step(message) {
             Ok(()) => Ok(()),
             Err(NodeError::InvalidMessage { reason }) => {
@@ -429,7 +436,9 @@ impl<S: Storage> Core<S> {
 
     fn tick(&mut self, actions: &mut Actions<S::Outcome>) {
         self.space.look(&*self.storage);
-        if !self.must_drain() {
+        if self.must_not_lead() {
+            self.raft.tick_without_election();
+        } else if !self.must_drain() {
             self.raft.tick();
         }
         self.beat(actions);

@@ -57,6 +57,8 @@ pub(crate) struct Shared<S: Storage> {
     pub(crate) witnessed: Mailbox<()>,
     /// How far the state machine was when the node started.
     pub(crate) applied_at_start: LogIndex,
+    /// Then there was no state to begin with.
+    pub(crate) lost_at_start: bool,
     /// How much of the log is kept.
     pub(crate) retention: Retention,
     /// What members are known to hold.
@@ -108,6 +110,7 @@ pub(crate) fn share<S: Storage>(
         checkpoint: Mailbox::default(),
         witnessed: Mailbox::default(),
         applied_at_start,
+        lost_at_start: core.takes_no_entries(),
         retention: Retention::new(limits),
         witness,
         disk_calls: Arc::default(),

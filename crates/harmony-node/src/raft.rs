@@ -131,6 +131,21 @@ impl<S: Storage> RaftGroup<S> {
         }
     }
 
+    /// A beat for a follower that must not ask for votes. It gives its own as others do: a leader that is not heard any more
+    /// does not keep it from that.
+    pub(crate) fn tick_without_election(&self) {
+        let mut inner = self.lock();
+        if inner.stopped {
+            return;
+        }
+        let raft = &mut inner.raw.raft;
+        let timeout = raft.election_timeout();
+        raft.set_randomized_election_timeout(2 * timeout - 1);
+        // One beat more is not the last.
+        raft.election_elapsed = raft.election_elapsed.min((2 * timeout).saturating_sub(3));
+        inner.raw.tick();
+    }
+
     /// How many voters come before this one, by id, when the leader is out.
     pub(crate) fn succession_rank(&self) -> u64 {
         let inner = self.lock();

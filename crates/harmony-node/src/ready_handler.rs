@@ -42,6 +42,8 @@ pub(crate) struct ReadyHandler<S: Storage> {
     refused: Option<(Ready, Option<LogIndex>)>,
     /// It was said in the log.
     is_waiting: bool,
+    /// There is no state that entries could be applied to, not even the membership, until a snapshot is installed.
+    state_is_lost: bool,
 }
 
 impl<S: Storage> ReadyHandler<S> {
@@ -57,7 +59,13 @@ impl<S: Storage> ReadyHandler<S> {
             installing: None,
             refused: None,
             is_waiting: false,
+            state_is_lost: false,
         }
+    }
+
+    /// Membership changes are handed out as entries that are not applied are: what they would change is not known.
+    pub(crate) fn lose_state(&mut self) {
+        self.state_is_lost = true;
     }
 
     /// Everything that raft handed over is on disk.
@@ -145,6 +153,7 @@ impl<S: Storage> ReadyHandler<S> {
     ) -> Result<(), NodeError> {
         let (ready, wanted) = self.installing.take().expect("only a snapshot that was asked for is reported");
         assert_eq!(index, wanted, "another snapshot was installed than asked for");
+        self.state_is_lost = false;
         self.save_and_send(raft, ready, Some(index), proposals, actions)
     }
 
@@ -244,7 +253,7 @@ impl<S: Storage> ReadyHandler<S> {
         self.handed_out = last;
         for entry in committed {
             let reply = proposals.committed(&entry, actions);
-            if is_conf_change(entry.entry_type) {
+            if is_conf_change(entry.entry_type) && !self.state_is_lost {
                 let (voter_sets, changes) = raft.apply_conf_change(&entry)?;
                 actions.apply_membership(entry, voter_sets, changes, reply);
             } else {

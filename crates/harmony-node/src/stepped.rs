@@ -84,7 +84,8 @@ impl<S: Storage> SteppedNode<S> {
         witness.incarnations().begin(config.id, chance.boot_nonce)?;
         let shared = driver::share(config, &core, storage, transport, clock, metrics, witness);
         checkpointer::measure(&shared);
-        let mut node = Self { shared, core, applier: Applier::default() };
+        let applier = Applier::of(&shared);
+        let mut node = Self { shared, core, applier };
         node.turn(false)?;
         Ok(node)
     }

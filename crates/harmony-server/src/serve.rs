@@ -22,7 +22,9 @@ use harmony_storage::UnifiedStorage;
 use harmony_types::Transport as _;
 use harmony_types::config::{Identity, NodeConfig, StorageConfig, WalConfig};
 use harmony_types::quota::Quota;
-use harmony_types::{ClusterId, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits};
+use harmony_types::{
+    ClusterId, FileSystem, Member, Membership, NodeError, NodeId, Role, Storage, StorageError, limits,
+};
 use harmony_wal::{FileWal, Filler, OsFileSystem};
 
 use crate::api::lease::KeptLeases;
@@ -184,7 +186,7 @@ impl Server {
         let place = Place::of(config, &data_dir, &clock)?;
         let ids = place.ids;
         let auth = Authenticator::new(&config.auth, ids.cluster, Arc::new(clock))?;
-        let (storage, wal, filler) = open_storage(config, &data_dir, ids, clock)?;
+        let (storage, wal, filler) = open_storage(config, &data_dir, ids, clock, &place)?;
         if storage.membership() == Membership::default() {
             let first = place.first_members(config, &clock)?;
             storage.bootstrap(&first).map_err(|source| refusal::of(data_dir.path(), source))?;
@@ -384,6 +386,7 @@ fn open_storage(
     data_dir: &DataDir,
     ids: Ids,
     clock: SystemClock,
+    place: &Place,
 ) -> Result<(Arc<UnifiedStorage>, Arc<FileWal>, Filler), ServeError> {
     let options = StorageConfig {
         wal: WalConfig {
@@ -394,13 +397,11 @@ fn open_storage(
         ..StorageConfig::default()
     };
     refusal::check_log(data_dir).map_err(|source| refusal::of(data_dir.path(), source))?;
-    let fs = OsFileSystem::new();
-    let opened = FileWal::open(Arc::clone(&fs), &data_dir.wal(), options.wal.clone())
-        .map_err(StorageError::from)
-        .and_then(|wal| {
+    let fs: Arc<dyn FileSystem> = OsFileSystem::new();
+    let members = || place.members_now(config, &clock);
+    let opened = UnifiedStorage::open_member(&fs, &data_dir.wal(), &data_dir.tree(), &options, &members)
+        .and_then(|(wal, storage)| {
             let filler = wal.fill_ahead(Arc::new(clock))?;
-            let wal = Arc::new(wal);
-            let storage = UnifiedStorage::with_wal(fs, Arc::clone(&wal) as _, &data_dir.tree(), options)?;
             Ok((storage, wal, filler))
         });
     match opened {

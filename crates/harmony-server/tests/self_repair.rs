@@ -4,9 +4,9 @@
 mod kit;
 mod program;
 
-use std::fs::OpenOptions;
+use std::fs::{self, OpenOptions};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use harmony_server::proto::etcdserverpb as pb;
 use harmony_testkit::wait::{PATIENCE, until};
@@ -17,6 +17,8 @@ use pb::alarm_request::AlarmAction;
 use tonic::Code;
 
 const PAGE: u64 = 4096;
+/// A byte of the page with the tree's own header.
+const HEADER: u64 = 2 * PAGE + 100;
 
 /// Flips one bit of a file.
 fn flip(path: &Path, offset: u64) {
@@ -136,4 +138,66 @@ fn a_member_with_a_damaged_page_raises_corrupt_serves_nobody_and_heals_by_itself
     program::run(kit::HARMONY, ["db", "check", dir.to_str().unwrap()], "").succeeds();
     cluster.restart_node(hurt).unwrap();
     cluster.check_agreement().unwrap();
+}
+
+/// Segments of a member's log, the oldest first.
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(dir.join("member/wal")).unwrap().map(|file| file.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|ending| ending == "wal"));
+    found.sort();
+    found
+}
+
+/// The middle of what was written to a log.
+fn middle_of(segment: &Path) -> u64 {
+    let bytes = fs::read(segment).unwrap();
+    (bytes.iter().rposition(|byte| *byte != 0).unwrap() / 2) as u64
+}
+
+#[test]
+fn a_member_whose_tree_and_log_were_damaged_while_it_was_down_starts_and_heals_by_itself() {
+    let (mut cluster, ledger) = (kit::started(3), Ledger::new());
+    let leader = cluster.leader().unwrap();
+    let hurt = cluster.other(leader).id();
+    let write = |cluster: &ProcessCluster, count: usize| {
+        for _ in 0..count {
+            assert!(ledger.write_one(cluster.node(leader).unwrap().client()).unwrap());
+        }
+    };
+    let damages: [&dyn Fn(&Path); 3] = [
+        &|dir| flip(&dir.join("member/tree/tree.redb"), HEADER),
+        &|dir| {
+            let segment = segments(dir).pop().unwrap();
+            flip(&segment, middle_of(&segment));
+        },
+        &|dir| {
+            flip(&dir.join("member/tree/tree.redb"), HEADER);
+            let segment = segments(dir).pop().unwrap();
+            flip(&segment, middle_of(&segment));
+        },
+    ];
+    for damage in damages {
+        write(&cluster, 100);
+        cluster.check_agreement().unwrap();
+        cluster.kill_node(hurt).unwrap();
+        let dir = member(&cluster, hurt).data_dir();
+        damage(&dir);
+        cluster.restart_node(hurt).unwrap();
+        let alone = client(&cluster, hurt);
+        until("no alarm", PATIENCE, || match alarms(&alone)? {
+            corrupt if corrupt.is_empty() => Ok(()),
+            corrupt => Err(format!("{corrupt:?}").into()),
+        })
+        .unwrap();
+        let serves = || if ledger.write_one(&alone)? { Ok(()) } else { Err("refused".into()) };
+        until("it serves", PATIENCE, serves).unwrap();
+        cluster.check_agreement().unwrap();
+        ledger.check(&alone).unwrap();
+        cluster.terminate_node(hurt).unwrap();
+        program::run(kit::HARMONY, ["db", "check", dir.to_str().unwrap()], "").succeeds();
+        cluster.restart_node(hurt).unwrap();
+    }
+    cluster.check_agreement().unwrap();
+    cluster.running().for_each(|node| ledger.check(node.client()).unwrap());
 }

@@ -2,6 +2,7 @@
 //! the tree, [`storage`] is what the node calls.
 
 mod fold;
+mod start_over;
 mod storage;
 
 use std::path::{Path, PathBuf};
@@ -146,8 +147,30 @@ impl UnifiedStorage {
             closed: AtomicBool::new(false),
             saved: AtomicBool::new(false),
         };
-        recovery::recover(&storage)?;
+        if !storage.is_lost() {
+            recovery::recover(&storage)?;
+        }
         Ok(storage)
+    }
+
+    /// Whether there is no state, until a snapshot is installed: see [`UnifiedStorage::open_member`].
+    pub fn is_lost(&self) -> bool {
+        self.progress().lost
+    }
+
+    /// Refuses what needs a state when there is none.
+    ///
+    /// # Errors
+    /// [`StorageError::CorruptRecord`]; [`StorageError::Closed`].
+    pub(crate) fn check_state(&self) -> Result<(), StorageError> {
+        self.check_open()?;
+        if !self.is_lost() {
+            return Ok(());
+        }
+        Err(StorageError::CorruptRecord {
+            place: self.tree_dir.join(TREE_FILE).display().to_string(),
+            reason: start_over::NO_STATE.to_owned(),
+        })
     }
 
     /// Reads at what was applied last.
@@ -231,11 +254,11 @@ impl UnifiedStorage {
     /// which the disk may be read: a checkpoint waits for one step, apply and reads do not. While a checkpoint runs, it does
     /// nothing.
     ///
-    /// Damage is no error here, but stands in the answer; it is logged when it is found. The storage goes on: it refuses what needs
+    /// Damage is no error here, nor is a read that the disk refuses: it stands in the answer, and is logged when it is found. The storage goes on: it refuses what needs
     /// the damaged page when somebody asks for it.
     ///
     /// # Errors
-    /// [`StorageError::Closed`]; [`StorageError::Io`].
+    /// [`StorageError::Closed`].
     pub fn verify_step(&self, pages_max: u64) -> Result<Verification, StorageError> {
         self.check_open()?;
         let _writing = match self.writer.try_lock() {

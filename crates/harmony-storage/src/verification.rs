@@ -35,7 +35,7 @@ impl Verifier {
     /// Reads about `pages_max` pages of what the last durable commit holds. Nobody may commit to `tree` meanwhile.
     ///
     /// # Errors
-    /// The system's. Damage is none: it is in the answer, and logged once.
+    /// [`StorageError::Closed`]. Damage is none, nor is a read that the disk refuses: it is in the answer, and logged once.
     pub(crate) fn step(&self, tree: &Arc<RedbTree>, pages_max: u64) -> Result<Verification, StorageError> {
         let mut state = self.state();
         let is_same = state.tree.as_ref().is_some_and(|known| known.as_ptr() == Arc::as_ptr(tree));
@@ -52,14 +52,15 @@ impl Verifier {
                     None => state.end_pass(None),
                 }
             }
-            Err(error @ (StorageError::CrcMismatch { .. } | StorageError::CorruptRecord { .. })) => {
+            Err(StorageError::Closed) => return Err(StorageError::Closed),
+            // It only reads: what the disk refuses is as good as damaged.
+            Err(error) => {
                 let damage = error.to_string();
                 if state.seen.damage.as_ref() != Some(&damage) {
                     tracing::error!(%damage, "the tree's file is damaged");
                 }
                 state.end_pass(Some(damage));
             }
-            Err(error) => return Err(error),
         }
         Ok(state.seen.clone())
     }

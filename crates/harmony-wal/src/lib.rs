@@ -196,5 +196,8 @@ pub use dump::{DumpOptions, VerifyReport, dump, verify};
 pub use fill::Filler;
 pub use os::OsFileSystem;
 pub use recovery::{Recovery, TornTail, identity_of};
-pub use repair::{Cut, Kept, Lost, RepairOptions, RepairPlan, Repaired, plan_repair, repair};
+pub use repair::{
+    Cut, Kept, Lost, RepairOptions, RepairPlan, Repaired, Salvage, is_damage, plan_repair, plan_salvage,
+    repair, salvage,
+};
 pub use wal::{FileWal, RecordRef};

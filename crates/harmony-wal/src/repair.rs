@@ -3,6 +3,8 @@
 //! Opening never does this: a log that lost what it had acknowledged is no longer the log that its owner relies on, and
 //! whether to go on with it is not for the log to decide. [`plan_repair`] looks and changes nothing; [`repair`] does it.
 //!
+//! A member of several whose log still tells what it had promised can go on without forgetting: `repair/salvage.rs`.
+//!
 //! What is kept is what an open reads before it refuses, to the byte (`repair/prefix.rs`). What stands behind is read
 //! frame by frame, each checked by its own checksum, to say what is lost (`repair/loss.rs`). All files that change or go
 //! are in a new directory `repaired-{n}` before the log changes, byte for byte (`repair/execute.rs`).
@@ -10,6 +12,8 @@
 mod execute;
 mod loss;
 mod prefix;
+mod remains;
+mod salvage;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,7 +27,9 @@ use crate::directory;
 use crate::recovery;
 use crate::segment::SegmentName;
 use loss::Survey;
+pub use prefix::is_damage;
 use prefix::{Prefix, Walk};
+pub use salvage::{Salvage, plan_salvage, salvage};
 
 /// What a repair keeps, cuts and loses.
 #[derive(Debug)]

@@ -77,8 +77,33 @@ pub(crate) fn good_frames(
     sums: &mut RangeSums<'_>,
     rest: &[u8],
     at: WalOffset,
-    mut chain: Option<u32>,
+    chain: Option<u32>,
     visit: &mut dyn FnMut(WalOffset, &Header, &[u8]) -> bool,
+) {
+    frames(sums, rest, at, chain, &mut |here, header, met| match met {
+        Met::Good(payload) => visit(here, header, payload),
+        Met::Header | Met::Nothing => false,
+    });
+}
+
+/// What stands at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Met<'a> {
+    /// A frame that is good by its own checksum, with this payload.
+    Good(&'a [u8]),
+    /// One whose header can be trusted, though the rest of it cannot.
+    Header,
+    /// Neither: the bytes of the header that is shown say nothing.
+    Nothing,
+}
+
+/// As [`good_frames`], and shows what else is met, place by place.
+pub(crate) fn frames(
+    sums: &mut RangeSums<'_>,
+    rest: &[u8],
+    at: WalOffset,
+    mut chain: Option<u32>,
+    visit: &mut dyn FnMut(WalOffset, &Header, Met<'_>) -> bool,
 ) {
     let mut step = 0;
     while let Some(head) = rest.get(step..).and_then(|rest| rest.first_chunk()) {
@@ -91,17 +116,24 @@ pub(crate) fn good_frames(
             let payload = step + HEADER_BYTES..step + HEADER_BYTES + header.payload_bytes();
             sums.continued(frame::header_checksum(here, head), payload) == header.crc
         };
-        if good && visit(here, &header, &rest[step + HEADER_BYTES..][..header.payload_bytes()]) {
+        let met = if good {
+            Met::Good(&rest[step + HEADER_BYTES..][..header.payload_bytes()])
+        } else if chain.is_some_and(|chain| frame::link_holds(here, chain, head)) {
+            Met::Header
+        } else {
+            Met::Nothing
+        };
+        if visit(here, &header, met) {
             return;
         }
         // A frame that is good, and one whose header can be trusted though the rest of it cannot: the next one stands
         // behind it. What looks like a frame inside of it is a caller's data.
-        if good || chain.is_some_and(|chain| frame::link_holds(here, chain, head)) {
-            chain = Some(header.crc);
-            step += header.frame_bytes();
-        } else {
+        if met == Met::Nothing {
             chain = None;
             step += 8;
+        } else {
+            chain = Some(header.crc);
+            step += header.frame_bytes();
         }
     }
 }

@@ -63,7 +63,11 @@ impl<S: Storage> Core<S> {
     pub(super) fn campaign_early(&mut self) {
         let Some((leader, at)) = self.failover.campaign_at else { return };
         let view = self.raft.view();
-        if view.leased || view.leader != Some(leader) || view.state != RaftState::Follower {
+        if view.leased
+            || view.leader != Some(leader)
+            || view.state != RaftState::Follower
+            || self.must_not_lead()
+        {
             self.failover.campaign_at = None;
         } else if at <= self.ticks && !self.must_drain() {
             self.failover.campaign_at = None;

@@ -7,6 +7,10 @@
 //! A leader lets another member lead first, one that said since that its state is well: raft refuses a leader's request, and
 //! two that hand over to each other would go on for ever. Each step is tried again at every beat, so that a lost message or a
 //! change of leaders in between costs time and nothing else. The only voter has nobody to ask: nothing is changed then.
+//!
+//! One whose state was found damaged when it started is lost to a higher degree: it begins without a state, with members that
+//! others told it, and parts of its log may stand for entries that only the others can read. It votes and acknowledges as
+//! always, but never leads: until the snapshot is there, it could give nobody what it should.
 
 use harmony_types::raft::RaftState;
 use harmony_types::{LogIndex, NodeError, NodeId, PeerMessage, RaftNode as _, Snapshot, Storage};
@@ -21,6 +25,8 @@ use crate::driver::has_others;
 pub(super) struct Corrupt {
     /// Entries are applied to it all the same, so that what waits for them does not wait in vain.
     applies: bool,
+    /// There was none from the start: this member must not lead.
+    lost_at_start: bool,
 }
 
 impl<S: Storage> Core<S> {
@@ -30,8 +36,25 @@ impl<S: Storage> Core<S> {
     }
 
     /// What is handed to the state machine is dropped.
-    pub(super) fn takes_no_entries(&self) -> bool {
+    pub(crate) fn takes_no_entries(&self) -> bool {
         self.corrupt.as_ref().is_some_and(|corrupt| !corrupt.applies)
+    }
+
+    /// This member takes no part in elections but with its vote.
+    pub(super) fn must_not_lead(&self) -> bool {
+        self.corrupt.as_ref().is_some_and(|corrupt| corrupt.lost_at_start)
+    }
+
+    /// Looks whether there is a state to begin with.
+    pub(super) fn look_at_start(&mut self) {
+        if let Some(reason) = self.storage.damage() {
+            self.found_damaged(&reason, false);
+            if let Some(corrupt) = &mut self.corrupt {
+                corrupt.lost_at_start = true;
+                self.handler.lose_state();
+                self.campaign = false;
+            }
+        }
     }
 
     /// Refuses this node's clients.
@@ -47,7 +70,9 @@ impl<S: Storage> Core<S> {
 
     /// Notes the state's hash, and whether it was found damaged.
     pub(super) fn look_at_state(&mut self) {
-        if let Some((index, hash)) = self.storage.state_hash() {
+        if let Some((index, hash)) = self.storage.state_hash()
+            && !self.must_not_lead()
+        {
             self.hashes.note(index, hash);
         }
         if self.corrupt.is_none()
@@ -127,7 +152,8 @@ impl<S: Storage> Core<S> {
     }
 
     fn set_corrupt(&mut self, applies: bool) {
-        self.corrupt = Some(Corrupt { applies });
+        let lost_at_start = self.must_not_lead();
+        self.corrupt = Some(Corrupt { applies, lost_at_start });
         self.metrics.corrupt.set(1);
     }
 
@@ -139,9 +165,27 @@ impl<S: Storage> Core<S> {
         if self.raft.view().state == RaftState::Leader {
             let to = self.raft.successor(|id| self.is_heard(id) && self.hashes.is_well(id));
             self.transfer_to(to);
-        } else if self.raft.requested_snapshot().is_none() {
+            return;
+        }
+        if self.must_not_lead() {
+            self.report_loss();
+        }
+        if self.raft.requested_snapshot().is_none() {
             // Refused while there is no leader, or no entry of its term: the next beat asks again.
             self.raft.request_snapshot();
+        }
+    }
+
+    /// Says from time to time that nobody leads who could give this member a state. When all are in that place, what they had
+    /// is gone: the cluster stands still, and only an operator can say what to do.
+    fn report_loss(&self) {
+        let every = bounds::LOSS_REPORT_ELECTIONS * self.config.election_ticks();
+        if self.raft.view().leader.is_none() && self.ticks.is_multiple_of(every) {
+            tracing::error!(
+                node = %self.config.id,
+                "this member's state is lost, it must not lead, and nobody else leads: if every member says so, what the \
+                 cluster committed is lost on all of them, and nothing is answered or skipped: see docs/operations.md"
+            );
         }
     }
 

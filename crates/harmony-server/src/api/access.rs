@@ -69,6 +69,10 @@ impl Api {
         caller: &Caller,
         needs: impl Fn(&AuthState, Option<&Author>) -> Needs,
     ) -> Result<Arc<AuthState>, ApiError> {
+        // Without a state nobody knows who may what.
+        if self.storage.is_lost() {
+            return Err(ApiError::CORRUPT);
+        }
         let (author, state) = self.identify(caller).await?;
         if state.enabled {
             self.judge(&state, author.as_ref(), &needs(&state, author.as_ref()))?;

@@ -89,13 +89,14 @@ impl Api {
     /// Begins a stream. It goes on when `requests` end, for as long as it has watchers and somebody receives.
     ///
     /// # Errors
-    /// There is no leader, and the client asks for one.
+    /// There is no leader, and the client asks for one; this member's state is damaged.
     pub(crate) fn watch(
         self: &Arc<Self>,
         caller: Caller,
         needs_leader: bool,
         requests: mpsc::Receiver<pb::WatchRequest>,
     ) -> Result<Watched, ApiError> {
+        self.check_state()?;
         if needs_leader && self.node.leader().is_none() {
             return Err(ApiError::NO_LEADER);
         }
@@ -152,9 +153,12 @@ impl Stream {
                 },
                 () = self.wake.0.notified() => self.is_dry = false,
                 _ = progress.tick() => self.hub.notify_progress(),
-                _ = leader.tick(), if needs_leader => {
+                _ = leader.tick() => {
+                    if self.api.is_corrupt() {
+                        self.responses.end(ApiError::CORRUPT);
+                    }
                     leaderless = if self.api.node.leader().is_some() { 0 } else { leaderless + 1 };
-                    if leaderless == LEADERLESS_MAX {
+                    if needs_leader && leaderless == LEADERLESS_MAX {
                         self.responses.end(ApiError::NO_LEADER);
                     }
                 }
@@ -166,6 +170,11 @@ impl Stream {
     /// Gets something to send, if there is anything.
     fn fill(&mut self) {
         while !self.responses.has_some() && !self.is_dry {
+            // What a damaged state made of an entry is not what happened.
+            if self.api.is_corrupt() {
+                self.responses.end(ApiError::CORRUPT);
+                return;
+            }
             let messages = self.hub.poll(POLL_BYTES);
             self.is_dry = messages.is_empty();
             // After the poll: by then this member knows every change of a right that came before what was polled.

@@ -2,7 +2,7 @@
 //! data directory.
 
 use std::path::PathBuf;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::Duration;
 
@@ -173,6 +173,18 @@ impl Place {
         }
     }
 
+    /// Who belongs to this member's cluster, as another member says, or else as the flags of a new cluster do; `None` when nobody
+    /// knows. For a member whose own knowledge is damaged.
+    pub(super) fn members_now(&self, config: &Config, clock: &dyn Clock) -> Option<Membership> {
+        let (answers, until) = ask_all(config, self.ids, clock);
+        while let Ok(roster) = answers.recv_timeout(until.saturating_sub(clock.now())) {
+            if roster.cluster == self.ids.cluster && roster.membership != Membership::default() {
+                return Some(roster.membership);
+            }
+        }
+        (!config.existing).then(|| first_members(config))
+    }
+
     /// Asks the other members that `--initial-cluster` names, until one of them knows this one.
     fn ask(config: &Config, clock: &dyn Clock) -> Result<Self, JoinError> {
         let own = strings(&config.own().peer_urls);
@@ -201,29 +213,32 @@ impl Place {
     }
 }
 
-/// Asks all others that `--initial-cluster` names at once. Nobody has to be there: a member starts from its own data, and one whose
-/// cluster is down as a whole must.
-///
-/// # Errors
-/// [`JoinError::OtherCluster`]: those who answer in time are all of another cluster than the directory.
-fn check_cluster(config: &Config, ids: Ids, clock: &dyn Clock) -> Result<(), JoinError> {
+/// Asks all others that `--initial-cluster` names at once: their answers, and how long to wait for them.
+fn ask_all(config: &Config, ids: Ids, clock: &dyn Clock) -> (Receiver<Roster>, Duration) {
     let (sender, answers) = mpsc::channel();
     for url in other_urls(config) {
         let (sender, tls) = (sender.clone(), config.peer_tls.clone());
         let ask = move || {
             // Whoever is not there says nothing, and who comes too late is not heard.
             if let Ok(roster) = ask_roster(&url, ids.member, tls.as_ref()) {
-                let _unheard = sender.send(roster.cluster);
+                let _unheard = sender.send(roster);
             }
         };
         if let Err(error) = thread::Builder::new().name("harmony-ask".to_owned()).spawn(ask) {
             tracing::debug!(%error, "one member is not asked which cluster it belongs to");
         }
     }
-    drop(sender);
-    let until = clock.now() + ANSWER;
+    (answers, clock.now() + ANSWER)
+}
+
+/// Nobody has to be there: a member starts from its own data, and one whose cluster is down as a whole must.
+///
+/// # Errors
+/// [`JoinError::OtherCluster`]: those who answer in time are all of another cluster than the directory.
+fn check_cluster(config: &Config, ids: Ids, clock: &dyn Clock) -> Result<(), JoinError> {
+    let (answers, until) = ask_all(config, ids, clock);
     let mut other = None;
-    while let Ok(cluster) = answers.recv_timeout(until.saturating_sub(clock.now())) {
+    while let Ok(Roster { cluster, .. }) = answers.recv_timeout(until.saturating_sub(clock.now())) {
         if cluster == ids.cluster {
             return Ok(());
         }

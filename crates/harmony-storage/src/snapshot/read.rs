@@ -49,6 +49,7 @@ pub(crate) fn install(
         dropped: Revision(head.compact),
         state_hash: StateHash(head.state_hash),
         boundary_pending: true,
+        lost: false,
         ..Progress::EMPTY
     };
     Rows { new, last: None, table: Table::Latest, counts: [0; 3] }.copy(&mut frames)?;

@@ -5,7 +5,7 @@
 //! | --- | --- |
 //! | `format` | version of the whole file, u32; 3, as in the file's head, see [`super::pages`] |
 //! | `identity` | cluster id u64, member id u64 (0: none) |
-//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state` (u64 each), state hash u32, flags u8 (bit 0: see [`Progress::boundary_pending`]) |
+//! | `progress` | applied index, applied term, revision, compact revision (0: never), dropped revision, bytes in `latest`, bytes in `log`, bytes of replicated rows in `state` (u64 each), state hash u32, flags u8 (bit 0: see [`Progress::boundary_pending`], bit 1: see [`Progress::lost`]) |
 //! | `membership` | a [`MembershipRow`] as protobuf |
 //!
 //! Each value ends with a checksum as in [`super::record`]. `format` is read first; any other one is refused.
@@ -51,6 +51,9 @@ pub(crate) struct Progress {
     pub(crate) state_hash: StateHash,
     /// The file came as a snapshot and the write-ahead log may not know yet that it starts behind it.
     pub(crate) boundary_pending: bool,
+    /// There is no state here: what was is damaged, and the tree stands for it until a snapshot takes its place. `applied` is
+    /// where the log begins, so that both fit together, and says nothing about the rows.
+    pub(crate) lost: bool,
 }
 
 impl Progress {
@@ -65,6 +68,7 @@ impl Progress {
         state_bytes: 0,
         state_hash: StateHash::EMPTY,
         boundary_pending: false,
+        lost: false,
     };
 
     /// Takes in what is about the rows of one tree, and not about the state that they stand for.
@@ -100,7 +104,7 @@ impl Progress {
             row.extend_from_slice(&number.to_be_bytes());
         }
         row.extend_from_slice(&self.state_hash.0.to_be_bytes());
-        row.push(u8::from(self.boundary_pending));
+        row.push(u8::from(self.boundary_pending) | u8::from(self.lost) << 1);
         put_row(writer, PROGRESS, row).map(drop)
     }
 
@@ -108,7 +112,7 @@ impl Progress {
         let row = get_row(view, PROGRESS)?;
         let parts = row.split_last().and_then(|(flags, rest)| {
             let (numbers, hash) = rest.split_last_chunk::<4>()?;
-            (numbers.len() == 64 && *flags <= 1).then_some((numbers, u32::from_be_bytes(*hash), *flags))
+            (numbers.len() == 64 && *flags <= 3).then_some((numbers, u32::from_be_bytes(*hash), *flags))
         });
         let (numbers, hash, flags) =
             parts.ok_or_else(|| corrupt(Table::State, PROGRESS, "the row makes no sense"))?;
@@ -122,7 +126,8 @@ impl Progress {
             log_bytes: number(6),
             state_bytes: number(7),
             state_hash: StateHash(hash),
-            boundary_pending: flags == 1,
+            boundary_pending: flags & 1 != 0,
+            lost: flags & 2 != 0,
         };
         progress.check();
         Ok(progress)

@@ -11,7 +11,7 @@ use harmony_types::{
     SnapshotData, SnapshotMeta, Storage, StorageError, Term,
 };
 
-use super::{UnifiedStorage, record_boundary};
+use super::{UnifiedStorage, record_boundary, start_over};
 use crate::apply::{self, Asked, Decoded};
 use crate::batch::Base;
 use crate::mvcc::compact;
@@ -185,7 +185,7 @@ impl Storage for UnifiedStorage {
     }
 
     fn apply(&self, entries: &[Entry]) -> Result<Vec<Outcome>, StorageError> {
-        self.check_open()?;
+        self.check_state()?;
         if entries.is_empty() {
             return Ok(Vec::new());
         }
@@ -204,7 +204,7 @@ impl Storage for UnifiedStorage {
     }
 
     fn apply_membership(&self, entry: &Entry, membership: &Membership) -> Result<(), StorageError> {
-        self.check_open()?;
+        self.check_state()?;
         if entry.entry_type == EntryType::Normal {
             return Err(StorageError::InvalidIndex {
                 index: entry.index,
@@ -220,11 +220,17 @@ impl Storage for UnifiedStorage {
     }
 
     fn state_hash(&self) -> Option<(LogIndex, u32)> {
+        if self.is_lost() {
+            return None;
+        }
         let AppliedHash { index, hash } = self.applied_hash();
         Some((index, hash))
     }
 
     fn damage(&self) -> Option<String> {
+        if self.is_lost() {
+            return Some(start_over::NO_STATE.to_owned());
+        }
         let tree = self.tree.load();
         tree.damage().or_else(|| self.verifier.damage_of(&tree))
     }
@@ -242,6 +248,7 @@ impl Storage for UnifiedStorage {
     }
 
     fn create_snapshot(&self) -> Result<Snapshot, StorageError> {
+        self.check_state()?;
         let since = self.views.written();
         let view = self.tree_view()?;
         let meta = SnapshotMeta {

@@ -13,8 +13,8 @@ use harmony_types::fake::fs::{CallKind, Crash, Fault, MemoryFileSystem};
 use harmony_types::testing::TestError;
 use harmony_types::txn::{DeleteRange, Put};
 use harmony_types::{
-    ClusterId, CommandKind, KeyValue, Member, Membership, NodeId, Outcome, OutcomeKind, Refusal, Revision,
-    Role, Storage, Term, TestCluster, TestNode,
+    ClusterId, CommandKind, FileSystem, KeyValue, Member, Membership, NodeId, Outcome, OutcomeKind, Refusal,
+    Revision, Role, Storage, Term, TestCluster, TestNode,
 };
 
 use crate::client::{Client, NodeStatus, StateHash};
@@ -22,6 +22,10 @@ use crate::wait::{PATIENCE, until};
 
 /// How long one call may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Directories on a member's disk.
+const WAL: &str = "/data/wal";
+const TREE: &str = "/data/tree";
 
 /// One running member.
 pub struct InProcessNode {
@@ -117,6 +121,16 @@ impl TestNode for InProcessNode {
     }
 }
 
+fn members_of(ids: &[NodeId]) -> Membership {
+    Membership::from_members(ids.iter().map(|id| Member {
+        id: *id,
+        name: format!("n{id}"),
+        peer_urls: Vec::new(),
+        client_urls: Vec::new(),
+        role: Role::Voter,
+    }))
+}
+
 /// A cluster in this process.
 pub struct InProcessCluster {
     cluster: ClusterId,
@@ -193,18 +207,27 @@ impl InProcessCluster {
     /// # Errors
     /// There is no such member; the storage's.
     pub fn open_storage(&self, id: NodeId) -> Result<UnifiedStorage, TestError> {
-        let disk = self.disks.get(&id).ok_or_else(|| format!("no member {id}"))?.clone();
+        let (fs, config) = (self.fs(id)?, self.storage_config(id));
+        let wal = Arc::new(harmony_wal::FileWal::open(Arc::clone(&fs), Path::new(WAL), config.wal.clone())?);
+        Ok(UnifiedStorage::with_wal(fs, wal, Path::new(TREE), config)?)
+    }
+
+    fn fs(&self, id: NodeId) -> Result<Arc<dyn FileSystem>, TestError> {
+        Ok(Arc::new(self.disks.get(&id).ok_or_else(|| format!("no member {id}"))?.clone()))
+    }
+
+    fn storage_config(&self, id: NodeId) -> StorageConfig {
         let identity = Identity { cluster: self.cluster, node: Some(id) };
         let wal = WalConfig { identity, segment_bytes: 1 << 20, ..WalConfig::default() };
-        let config = StorageConfig { wal, tree_cache_bytes: 8 << 20, ..StorageConfig::default() };
-        let (wal_dir, tree_dir) = (Path::new("/data/wal"), Path::new("/data/tree"));
-        let fs: Arc<dyn harmony_types::FileSystem> = Arc::new(disk);
-        let wal = Arc::new(harmony_wal::FileWal::open(Arc::clone(&fs), wal_dir, config.wal.clone())?);
-        Ok(UnifiedStorage::with_wal(fs, wal, tree_dir, config)?)
+        StorageConfig { wal, tree_cache_bytes: 8 << 20, ..StorageConfig::default() }
     }
 
     fn start_node(&mut self, id: NodeId) -> Result<(), TestError> {
-        let storage = Arc::new(self.open_storage(id)?);
+        let (fs, config) = (self.fs(id)?, self.storage_config(id));
+        let members = || Some(self.membership.clone());
+        let (_, storage) =
+            UnifiedStorage::open_member(&fs, Path::new(WAL), Path::new(TREE), &config, &members)?;
+        let storage = Arc::new(storage);
         storage.bootstrap(&self.membership)?;
         let transport = self.network.transport(id);
         let config = NodeConfig {
@@ -230,13 +253,7 @@ impl TestCluster for InProcessCluster {
 
     fn start(&mut self, node_count: usize) -> Result<(), TestError> {
         let ids: Vec<NodeId> = (1..=node_count as u64).filter_map(NodeId::new).collect();
-        self.membership = Membership::from_members(ids.iter().map(|id| Member {
-            id: *id,
-            name: format!("n{id}"),
-            peer_urls: Vec::new(),
-            client_urls: Vec::new(),
-            role: Role::Voter,
-        }));
+        self.membership = members_of(&ids);
         for id in &ids {
             self.disks.insert(*id, MemoryFileSystem::with_dir("/data"));
         }

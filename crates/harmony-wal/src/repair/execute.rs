@@ -45,7 +45,7 @@ pub(super) fn execute(fs: &dyn FileSystem, dir: &Path, draft: &Draft) -> Result<
 }
 
 /// Makes the first of `repaired-1`, `repaired-2`, ... that does not exist.
-fn make_home(fs: &dyn FileSystem, dir: &Path) -> Result<PathBuf, WalError> {
+pub(super) fn make_home(fs: &dyn FileSystem, dir: &Path) -> Result<PathBuf, WalError> {
     let mut number = 1u64;
     let home = loop {
         let home = dir.join(format!("repaired-{number}"));

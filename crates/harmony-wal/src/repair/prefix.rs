@@ -49,7 +49,8 @@ pub(super) struct Walk {
 }
 
 /// Whether an error says that the log is damaged, and not that it cannot be read now or by this release.
-pub(super) fn is_damage(error: &WalError) -> bool {
+#[must_use]
+pub fn is_damage(error: &WalError) -> bool {
     matches!(
         error,
         WalError::CrcMismatch { .. } | WalError::CorruptRecord { .. } | WalError::MissingSegment { .. }
