@@ -116,7 +116,10 @@ impl Player {
     /// The message with what its names stand for.
     fn own(&self, value: &Value) -> Value {
         match value {
-            Value::String(text) => self.names.get(text.as_str()).unwrap_or(text).clone().into(),
+            // An answer that should have given the name was a refusal: nothing has that id.
+            Value::String(text) if text.starts_with('$') => {
+                self.names.get(text.as_str()).map_or("1", String::as_str).into()
+            }
             Value::Array(values) => values.iter().map(|it| self.own(it)).collect(),
             Value::Object(map) => map.iter().map(|(key, it)| (key.clone(), self.own(it))).collect(),
             other => other.clone(),
