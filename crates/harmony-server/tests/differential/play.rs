@@ -238,7 +238,11 @@ fn refusal(status: u16, body: &str) -> Status {
     let refusal = if refusal["error"].is_object() { &refusal["error"] } else { &refusal };
     let code = refusal["code"].as_i64().and_then(|code| i32::try_from(code).ok()).unwrap_or(2).into();
     let text = refusal["message"].as_str().unwrap_or(body);
-    if status == http_status(code) { Status::new(code, text) } else { Status::new(code, format!("{status}: {text}")) }
+    if status == http_status(code) {
+        Status::new(code, text)
+    } else {
+        Status::new(code, format!("{status}: {text}"))
+    }
 }
 
 /// The usual mapping of gRPC's codes.

@@ -67,7 +67,7 @@ fn ranges() -> Vec<Step> {
         step("KV/Range", json!({"key": b("nothing")})),
         step("KV/Range", json!({"key": b("a"), "serializable": true})),
         range(json!({"sort_order": 7})).ends_etcd(),
-        range(json!({"sort_target": 9})).ends_etcd(),
+        range(json!({"sort_target": 9})).ours_alone(),
         range(json!({"sort_order": -1})).ends_etcd(),
         range(json!({"limit": -3})),
         range(json!({"revision": -3})),
@@ -174,8 +174,8 @@ fn compares() -> Vec<Step> {
             steps.push(txn(json!([unset]), json!([op_get("x")]), json!([])));
         }
     }
-    steps.push(txn(json!([{"key": b("x"), "target": 9}]), json!([]), json!([])).ends_etcd());
-    steps.push(txn(json!([{"key": b("x"), "result": 9}]), json!([]), json!([])).ends_etcd());
+    steps.push(txn(json!([{"key": b("x"), "target": 9}]), json!([]), json!([])).ours_alone());
+    steps.push(txn(json!([{"key": b("x"), "result": 9}]), json!([]), json!([])).ours_alone());
     steps.push(txn(json!([{"result": "EQUAL"}]), json!([]), json!([])));
     steps
 }

@@ -33,7 +33,7 @@ pub(super) fn steps() -> Vec<Step> {
         downgrade(json!(9), "").ends_etcd(),
         alarm(json!({})),
         alarm(json!({"action": 9})).ends_etcd(),
-        alarm(json!({"action": "ACTIVATE", "memberID": "$member", "alarm": 9})).ends_etcd(),
+        alarm(json!({"action": "ACTIVATE", "memberID": "$member", "alarm": 9})).ours_alone(),
         alarm(json!({"action": "DEACTIVATE", "memberID": "$member", "alarm": "NOSPACE"})),
         step("Lease/LeaseGrant", json!({"ID": 1, "TTL": 1000})),
     ];
