@@ -164,7 +164,7 @@ impl Player {
             sender.send(Bytes::from(message.encode_to_vec())).unwrap();
         }
         // A stream that the server does not end stays open on this side, too.
-        let mut sender = step.answers_max.map(|_| sender);
+        let mut sender = Some(sender).filter(|_| step.answers_max.is_some() && method.is_client_streaming());
         let mut answers = Vec::new();
         let token = self.token(step).to_owned();
         let called = wire::call(&self.channel, method, &token, UnboundedReceiverStream::new(receiver)).await;
