@@ -88,7 +88,7 @@ impl Step {
     }
 
     pub(crate) fn is_for_etcd(&self, via: Via) -> bool {
-        !self.is_ours_alone && !(self.ends_etcd && via == Via::Json)
+        !(self.is_ours_alone || self.ends_etcd && via == Via::Json)
     }
 
     pub(crate) fn goes_over(&self, via: Via) -> bool {
