@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use crate::step::{Step, run_all};
-use crate::{phase_check, proto, publish_check, sim, suite};
+use crate::{phase_check, proto, publish_check, suite};
 
 /// Runs all checks. The tests come last and run once: each phase is built alone before, and its tests are part of the
 /// whole suite.
@@ -24,11 +24,6 @@ pub(crate) fn run() -> Result<(), Box<dyn Error>> {
             Step::command("lints", "cargo clippy --workspace --all-targets -- -D warnings"),
             Step::new("phases", "cargo xtask phase-check --no-tests", || phase_check::run(false)),
             Step::command("documents", "RUSTDOCFLAGS=-D_warnings cargo doc --workspace --no-deps"),
-            Step::new("simulations", "cargo xtask sim --ci", sim::check),
-            Step::command(
-                "planted bugs are caught",
-                "cargo test --profile sim -p harmony-testkit --features planted --test planted",
-            ),
             Step::new("tests", "cargo xtask test", suite::run),
         ],
     )

@@ -304,14 +304,6 @@ fn report(sums: &Sums, took: Duration, is_ci: bool, keep: &Path) -> Result<(), B
     }
 }
 
-/// What the `ci` task runs.
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn check() -> Result<(), Box<dyn Error>> {
-    run(&ci(FIXED.start, 0))
-}
-
 /// A number, in the way in which seeds are printed or in decimals.
 fn number(text: &str) -> Result<u64, std::num::ParseIntError> {
     text.strip_prefix("0x").map_or_else(|| text.parse(), |digits| u64::from_str_radix(digits, 16))

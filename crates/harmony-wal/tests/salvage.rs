@@ -24,8 +24,10 @@ fn open(disk: &MemoryFileSystem) -> Result<FileWal, WalError> {
 }
 
 fn entry(index: u64) -> Entry {
-    let data =
-        Bytes::from(vec![u8::try_from(index + 1).unwrap(); [0, 33, 600, 350, 900][index as usize % 5]]);
+    let data = Bytes::from(vec![
+        u8::try_from(index + 1).unwrap();
+        [0, 33, 600, 350, 900][usize::try_from(index % 5).unwrap()]
+    ]);
     Entry { term: Term(index / 9 + 1), index: LogIndex(index), entry_type: EntryType::Normal, data }
 }
 
