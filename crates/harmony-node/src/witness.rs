@@ -8,7 +8,7 @@
 //! refused and told so, before a single vote or acknowledgement of it counts.
 //!
 //! What a member acknowledged since it was last told of is not known, about a second of it. For an empty directory that does
-//! not count: [`incarnations`] finds it at once. For an older copy of the right one it does.
+//! not count: `incarnations` finds it at once. For an older copy of the right one it does.
 
 pub(crate) mod incarnations;
 mod rows;

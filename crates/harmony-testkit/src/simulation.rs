@@ -6,7 +6,7 @@
 //! simulated time), sockets (messages are handed over whole), and the disk (in memory; it knows what was synced).
 //!
 //! The same seed and options give the same run, to the last byte: [`Report::trace_hash`] is a hash over every event with its
-//! time. A failure prints its seed and its plan; [`World::with_plan`] runs them again, and [`shrink`] cuts the plan down.
+//! time. A failure prints its seed and its plan; [`World::with_plan`] runs them again, and [`shrink()`] cuts the plan down.
 //!
 //! ```
 //! use harmony_testkit::simulation::{Intensity, Options, World};
