@@ -363,7 +363,7 @@ impl<S: Storage> Core<S> {
 
     /// Lets raft work until it has nothing to say.
     fn work(&mut self, actions: &mut Actions<S::Outcome>) -> Result<(), NodeError> {
-        if self.campaign && !self.must_drain() {
+        if self.campaign && !self.must_drain() && !self.must_not_lead() {
             // The log behind the applied index may have brought other voters: then one asks them, in its time.
             self.campaign = self.raft.view().single_voter
                 && self.raft.campaign().is_ok()

@@ -73,6 +73,13 @@ impl<S: Storage> ReadyHandler<S> {
         self.unpersisted.is_empty()
     }
 
+    /// A snapshot is in place, and raft does not count it as applied before the sync behind it: until then its applied index
+    /// lies before the log's begin, and an election would have it read what is gone.
+    pub(crate) fn settles_snapshot(&self) -> bool {
+        self.refused.as_ref().is_some_and(|(_, installed)| installed.is_some())
+            || self.unpersisted.iter().any(|one| one.applied.is_some())
+    }
+
     /// A snapshot is being installed: raft must hear nothing until it is.
     pub(crate) fn is_installing(&self) -> bool {
         self.installing.is_some()

@@ -211,7 +211,8 @@ fn check_emptied_among_those_who_lag(tcp: bool) {
     assert_eq!(cluster.node(2).leader(), None);
     cluster.start(1);
     cluster.leader();
-    assert!(cluster.agree().contains("b=2"));
+    // They agree before it is applied, too.
+    wait_for("the put", || cluster.agree().contains("b=2"));
     // Others may restart on what they have.
     cluster.kill(2);
     cluster.start(2);

@@ -42,7 +42,7 @@ impl<S: Storage> Core<S> {
 
     /// This member takes no part in elections but with its vote.
     pub(super) fn must_not_lead(&self) -> bool {
-        self.corrupt.as_ref().is_some_and(|corrupt| corrupt.lost_at_start)
+        self.corrupt.as_ref().is_some_and(|corrupt| corrupt.lost_at_start) || self.handler.settles_snapshot()
     }
 
     /// Looks whether there is a state to begin with.
