@@ -16,14 +16,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use harmony_types::config::StorageConfig;
-use harmony_types::{Applied, FileSystem, Membership, OpenMode, StorageError, Wal, WalError};
+use harmony_types::{Applied, FileSystem, Membership, StorageError, Wal, WalError};
 use harmony_wal::{FileWal, Salvage};
 
 use super::{TREE_FILE, UnifiedStorage};
 use crate::new_tree::NewTree;
 use crate::tree::KvEngine;
 use crate::tree::meta::{self, Progress};
-use crate::tree::redb::RedbTree;
+use crate::tree::redb::Unchanged;
 
 /// What a storage without a state says of it.
 pub(super) const NO_STATE: &str = "the state was damaged when this member started: there is none until a snapshot of another member takes its place";
@@ -159,10 +159,8 @@ impl Opening<'_> {
         if !self.fs.exists(&path).map_err(StorageError::io("look for", &path))? {
             return Ok(None);
         }
-        let tree = RedbTree::open(&**self.fs, &path, OpenMode::ReadWrite, self.config.tree_cache_bytes)?;
-        // It was only looked at.
-        tree.abandon();
-        let view = tree.view()?;
+        // A start that is refused changes nothing.
+        let view = Unchanged::open(&**self.fs, &path)?.tree.view()?;
         Ok(Some(Seen { progress: Progress::read(&*view)?, membership: meta::read_membership(&*view)? }))
     }
 
