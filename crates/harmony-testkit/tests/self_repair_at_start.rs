@@ -304,8 +304,14 @@ fn a_crash_at_any_step_of_the_start_changes_nothing() {
             let storage =
                 open_member(&disk.crash_image(crash), hurt).unwrap_or_else(|error| panic!("{what}: {error}"));
             check_promises(&storage, last, promised, &what);
-            assert!(storage.is_lost(), "{what}");
-            assert_eq!(storage.applied().index, storage.bounds().boundary, "{what}");
+            let (applied, boundary) = (storage.applied().index, storage.bounds().boundary);
+            if number == 1 && !storage.is_lost() {
+                // A checkpoint has come in time for what the log lost.
+                assert!(boundary <= applied, "{what}");
+            } else {
+                assert!(storage.is_lost(), "{what}");
+                assert_eq!(applied, boundary, "{what}");
+            }
             if struck == 0 {
                 break;
             }
