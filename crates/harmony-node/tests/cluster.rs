@@ -315,7 +315,9 @@ fn a_panic_in_apply_stops_that_member_with_the_index_and_nobody_else() {
     let cluster = Cluster::started(3, false);
     let leader = cluster.leader();
     let poisoned = cluster.another(leader);
-    let index = cluster.node(leader).status().last.next();
+    let last = cluster.node(leader).status().last;
+    wait_for("what the leader began with", || last <= cluster.node(poisoned).storage().applied().index);
+    let index = last.next();
     cluster.node(poisoned).storage().application().panic_next();
     assert_eq!(cluster.put(leader, "a=1").unwrap(), 0);
     wait_for("the end of the member", || cluster.node(poisoned).failure().is_some());

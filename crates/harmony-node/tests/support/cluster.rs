@@ -217,7 +217,9 @@ impl Cluster {
         let mut result = Err(NodeError::NoLeader);
         wait_for("the change", || {
             let change = ConfChange { change_type, member: member.clone() };
-            let node = self.nodes.values().next().unwrap();
+            // Whoever is removed may stop before it can answer.
+            let others = |id: &NodeId| change_type != ConfChangeType::Remove || *id != member.id;
+            let node = self.nodes.iter().find(|(id, _)| others(id)).unwrap().1;
             result = node.change_members_blocking(vec![change], PATIENCE);
             !matches!(
                 result,
